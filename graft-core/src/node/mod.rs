@@ -1,0 +1,5 @@
+//! The driver.
+
+/// Drives one server.
+#[derive(Debug)]
+pub struct Node {}
