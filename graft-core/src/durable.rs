@@ -78,6 +78,8 @@ pub struct Recovered {
     pub compacted: LogId,
     /// The last entry of the log; equals `compacted` where the log is empty.
     pub last: LogId,
+    /// The time of that entry: the next leader's clock goes on from it.
+    pub last_time: LogTime,
     /// Where each term begins: `(index, term)` with both rising, of the entries after `compacted`.
     pub terms: Vec<(Index, Term)>,
     /// The membership entries after `compacted`, in order.
@@ -95,6 +97,7 @@ impl Recovered {
             hard_state: HardState::default(),
             compacted: LogId::ZERO,
             last: LogId::ZERO,
+            last_time: LogTime(0),
             terms: Vec::new(),
             memberships: Vec::new(),
             snapshot: None,

@@ -101,9 +101,29 @@ pub struct Entries {
 struct Segment {
     shared: Arc<Vec<Entry>>,
     range: Range<usize>,
+    /// The sum of the sizes in `range`: asked for far more often than it changes.
+    size: usize,
 }
 
 impl Segment {
+    fn new(shared: Arc<Vec<Entry>>, range: Range<usize>) -> Self {
+        let size = shared[range.clone()].iter().map(Entry::size).sum();
+        Self {
+            shared,
+            range,
+            size,
+        }
+    }
+
+    /// A part of this segment; all of it costs no scan.
+    fn part(&self, range: Range<usize>) -> Self {
+        if range == self.range {
+            self.clone()
+        } else {
+            Self::new(Arc::clone(&self.shared), range)
+        }
+    }
+
     fn entries(&self) -> &[Entry] {
         &self.shared[self.range.clone()]
     }
@@ -213,7 +233,7 @@ impl Entries {
     /// The sum of [`Entry::size`].
     #[must_use]
     pub fn size(&self) -> usize {
-        self.iter().map(Entry::size).sum()
+        self.segments.iter().map(|segment| segment.size).sum()
     }
 
     /// The entries with indexes in `range`, sharing memory with these.
@@ -250,6 +270,9 @@ impl Entries {
     #[must_use]
     pub fn slice_bounded(&self, range: Range<Index>, max_count: usize, max_size: usize) -> Self {
         let mut taken = self.slice(range);
+        if taken.size() <= max_size && taken.len() <= max_count {
+            return taken;
+        }
         let mut size = 0;
         let mut count = 0;
         let cut = taken.iter().find(|entry| {
@@ -273,7 +296,8 @@ impl Entries {
             if first >= index {
                 self.segments.pop();
             } else {
-                segment.range.end = segment.range.start + to_usize(index.0 - first.0);
+                let end = segment.range.start + to_usize(index.0 - first.0);
+                *segment = segment.part(segment.range.start..end);
                 break;
             }
         }
@@ -286,7 +310,8 @@ impl Entries {
             .partition_point(|segment| segment.last().log_id.index < index);
         self.segments.drain(..gone);
         if let Some(segment) = self.segments.first_mut() {
-            segment.range.start += to_usize(index.0.saturating_sub(segment.first().0));
+            let skip = to_usize(index.0.saturating_sub(segment.first().0));
+            *segment = segment.part(segment.range.start + skip..segment.range.end);
         }
     }
 

@@ -83,6 +83,12 @@ impl Config {
         }
     }
 
+    /// How many bytes one write to the store may take: several batches, because a follower that
+    /// catches up should not pay an fsync for each.
+    pub(super) fn max_write_bytes(&self) -> usize {
+        self.max_batch_bytes.saturating_mul(4)
+    }
+
     /// Checks that every value is in its range.
     ///
     /// # Errors

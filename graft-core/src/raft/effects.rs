@@ -32,7 +32,8 @@ pub enum Input {
         /// The machine's checksums at the multiples of [`Checkpoint::INTERVAL`] passed on the way.
         checkpoints: Vec<Checkpoint>,
     },
-    /// The entries asked for by a [`Load`]. Fewer than asked for are fine, none are not.
+    /// The entries asked for by a [`Load`]. Fewer than asked for are fine; none where the range has
+    /// been truncated or compacted since it was asked for.
     Loaded {
         /// The load's number.
         id: LoadId,
@@ -198,6 +199,19 @@ pub enum Fatal {
     Diverged {
         /// Where it was noticed.
         index: Index,
+    },
+    /// Two leaders in one term.
+    #[error(
+        "servers {one} and {other} both lead term {term}: a vote was given twice, most likely by a \
+         server that lost its disk; find out which before restarting anything"
+    )]
+    TwoLeaders {
+        /// The term.
+        term: crate::Term,
+        /// The leader known here.
+        one: NodeId,
+        /// The other one.
+        other: NodeId,
     },
     /// A membership entry that this build cannot read.
     #[error("the membership entry {at} cannot be read: upgrade this server first")]

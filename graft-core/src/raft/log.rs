@@ -1,0 +1,389 @@
+//! The log as far as it is in memory: a tail of entries, and the term of every entry there is.
+
+use std::{collections::VecDeque, ops::Range};
+
+use crate::{Entries, Entry, Index, LogId, LogTime, Recovered, Term};
+
+/// The log of one server (Raft §5.3): all of its shape, and the end of its contents.
+///
+/// Invariants: `compacted.index <= last.index`; the tail is a gapless run that ends at `last`; `terms`
+/// covers exactly the entries after `compacted`.
+#[derive(Debug)]
+pub(super) struct Log {
+    compacted: LogId,
+    last: LogId,
+    last_time: LogTime,
+    terms: TermRuns,
+    tail: VecDeque<Part>,
+    /// All bytes ever appended to the tail; positions in it tell sizes of ranges without a scan.
+    appended_bytes: u64,
+}
+
+/// A piece of the tail: what one append brought.
+#[derive(Debug)]
+struct Part {
+    entries: Entries,
+    first: Index,
+    last: Index,
+    /// The value of `appended_bytes` before and after this part.
+    bytes: Range<u64>,
+}
+
+/// The term of every entry after the compacted ones, as runs: a log has few terms and many entries.
+#[derive(Debug, Default)]
+struct TermRuns(Vec<(Index, Term)>);
+
+impl TermRuns {
+    fn at(&self, index: Index) -> Option<Term> {
+        // Nearly every question is about the last term.
+        if let Some((first, term)) = self.0.last().filter(|(first, _)| index >= *first) {
+            debug_assert!(index >= *first);
+            return Some(*term);
+        }
+        let after = self.0.partition_point(|(first, _)| *first <= index);
+        Some(self.0.get(after.checked_sub(1)?)?.1)
+    }
+
+    fn push(&mut self, log_id: LogId) {
+        if self.0.last().is_none_or(|(_, term)| *term != log_id.term) {
+            self.0.push((log_id.index, log_id.term));
+        }
+    }
+
+    fn truncate_from(&mut self, index: Index) {
+        let keep = self.0.partition_point(|(first, _)| *first < index);
+        self.0.truncate(keep);
+    }
+
+    /// The first index of the run that holds `index`.
+    fn run_start(&self, index: Index) -> Option<Index> {
+        let after = self.0.partition_point(|(first, _)| *first <= index);
+        Some(self.0.get(after.checked_sub(1)?)?.0)
+    }
+}
+
+impl Part {
+    fn len(&self) -> usize {
+        usize::try_from(self.last.0 - self.first.0 + 1).unwrap_or(usize::MAX)
+    }
+
+    fn size(&self) -> usize {
+        usize::try_from(self.bytes.end - self.bytes.start).unwrap_or(usize::MAX)
+    }
+}
+
+impl Log {
+    pub(super) fn recover(durable: &Recovered) -> Self {
+        Self {
+            compacted: durable.compacted,
+            last: durable.last,
+            last_time: durable.last_time,
+            terms: TermRuns(durable.terms.clone()),
+            tail: VecDeque::new(),
+            appended_bytes: 0,
+        }
+    }
+
+    pub(super) const fn compacted(&self) -> LogId {
+        self.compacted
+    }
+
+    pub(super) const fn last(&self) -> LogId {
+        self.last
+    }
+
+    pub(super) const fn last_time(&self) -> LogTime {
+        self.last_time
+    }
+
+    /// The term of the entry at `index`; `None` above the end and below what is compacted.
+    pub(super) fn term_at(&self, index: Index) -> Option<Term> {
+        if index > self.last.index {
+            None
+        } else if index == self.last.index {
+            Some(self.last.term)
+        } else if index <= self.compacted.index {
+            (index == self.compacted.index).then_some(self.compacted.term)
+        } else {
+            self.terms.at(index)
+        }
+    }
+
+    /// The highest index at or below `index` whose term is at most `term`, and its term: where two
+    /// logs may still agree. Skips a whole term at a time.
+    pub(super) fn last_at_most(&self, index: Index, term: Term) -> LogId {
+        let mut at = index.min(self.last.index);
+        while let Some(found) = self.term_at(at) {
+            if found <= term {
+                return LogId {
+                    term: found,
+                    index: at,
+                };
+            }
+            match self.terms.run_start(at) {
+                Some(start) if start > self.compacted.index => at = start.previous(),
+                _ => break,
+            }
+        }
+        self.compacted
+    }
+
+    /// Appends entries that continue the log.
+    pub(super) fn append(&mut self, entries: Entries) {
+        let (Some(first), Some(last)) = (entries.first_index(), entries.last()) else {
+            return;
+        };
+        assert!(
+            first == self.last.index.next(),
+            "entries must continue the log"
+        );
+        self.last = last.log_id;
+        self.last_time = last.time;
+        for slice in entries.slices() {
+            self.note_terms(slice);
+        }
+        let begin = self.appended_bytes;
+        self.appended_bytes += entries.size() as u64;
+        let bytes = begin..self.appended_bytes;
+        self.tail.push_back(Part {
+            first,
+            last: self.last.index,
+            bytes,
+            entries,
+        });
+    }
+
+    /// Terms never fall within a slice, so equal ends mean one term throughout.
+    fn note_terms(&mut self, slice: &[Entry]) {
+        let (first, last) = (slice[0].log_id, slice[slice.len() - 1].log_id);
+        if first.term == last.term {
+            self.terms.push(first);
+        } else {
+            slice.iter().for_each(|entry| self.terms.push(entry.log_id));
+        }
+    }
+
+    /// Drops the entries at `index` and above.
+    pub(super) fn truncate_from(&mut self, index: Index) {
+        assert!(
+            index > self.compacted.index,
+            "what is compacted cannot be truncated"
+        );
+        while let Some(part) = self.tail.back_mut() {
+            if part.last < index {
+                break;
+            }
+            if part.first >= index {
+                self.tail.pop_back();
+                continue;
+            }
+            part.entries.truncate_from(index);
+            part.last = index.previous();
+            part.bytes.end = part.bytes.start + part.entries.size() as u64;
+            break;
+        }
+        self.terms.truncate_from(index);
+        let last = index.previous();
+        let term = if last == self.compacted.index {
+            self.compacted.term
+        } else {
+            self.terms.at(last).unwrap_or(self.compacted.term)
+        };
+        self.last = LogId { term, index: last };
+        // The time of an entry that is only on disk is not known here; a later time is as good,
+        // because log time only ever has to rise.
+        if let Some(part) = self.tail.back() {
+            self.last_time = part
+                .entries
+                .last()
+                .map_or(self.last_time, |entry| entry.time);
+        }
+    }
+
+    /// The first index in memory; one past the end where nothing is.
+    pub(super) fn tail_first(&self) -> Index {
+        self.tail
+            .front()
+            .map_or(self.last.index.next(), |part| part.first)
+    }
+
+    /// Entries of `range` that are in memory, bounded in number and bytes but at least one, or `None`
+    /// where the first of them is not in memory.
+    pub(super) fn entries(
+        &self,
+        range: Range<Index>,
+        max_count: usize,
+        max_bytes: usize,
+    ) -> Option<Entries> {
+        if range.start < self.tail_first() || range.start >= range.end {
+            return None;
+        }
+        let from = self.tail.partition_point(|part| part.last < range.start);
+        let mut taken = Entries::new();
+        let (mut count, mut bytes) = (0, 0_usize);
+        for part in self.tail.range(from..) {
+            if part.first >= range.end || (count > 0 && (count >= max_count || bytes >= max_bytes))
+            {
+                break;
+            }
+            let whole = part.first >= range.start && part.last < range.end;
+            let whole_fits =
+                whole && part.len() <= max_count - count && part.size() <= max_bytes - bytes;
+            let piece = if whole_fits {
+                part.entries.clone()
+            } else {
+                part.entries
+                    .slice_bounded(range.clone(), max_count - count, max_bytes - bytes)
+            };
+            let (length, size) = (piece.len(), piece.size());
+            // A bounded slice holds at least one entry; behind others it may have to hold none.
+            if count > 0 && size > max_bytes - bytes {
+                break;
+            }
+            let cut = piece
+                .last_log_id()
+                .is_none_or(|last| last.index < part.last);
+            taken.append(piece);
+            count += length;
+            bytes = bytes.saturating_add(size);
+            if cut {
+                break;
+            }
+        }
+        Some(taken)
+    }
+
+    /// About how many bytes the entries above `index` take; exact at the boundaries of appends, and
+    /// not counting what is no longer in memory.
+    pub(super) fn bytes_above(&self, index: Index) -> usize {
+        let from = self.tail.partition_point(|part| part.last <= index);
+        self.tail.get(from).map_or(0, |first| {
+            let end = self
+                .tail
+                .back()
+                .map_or(first.bytes.end, |last| last.bytes.end);
+            // A truncated part leaves a gap in the numbers, so this may count a little too much.
+            usize::try_from(end - first.bytes.start).unwrap_or(usize::MAX)
+        })
+    }
+
+    /// Frees memory down to `max_bytes`, but nothing above `upto`.
+    pub(super) fn evict(&mut self, upto: Index, max_bytes: usize) {
+        while let Some(front) = self.tail.front() {
+            let held = self.appended_bytes - front.bytes.start;
+            if held <= max_bytes as u64 || front.last > upto {
+                break;
+            }
+            self.tail.pop_front();
+        }
+    }
+
+    /// Whether all of `entries` are still part of this log.
+    pub(super) fn contains(&self, entries: &Entries) -> bool {
+        entries
+            .iter()
+            .all(|entry| self.term_at(entry.log_id.index) == Some(entry.log_id.term))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{EntryKind, Identity};
+
+    fn run(term: u64, range: Range<u64>) -> Entries {
+        range
+            .map(|index| Entry {
+                log_id: LogId::new(term, index),
+                time: LogTime(index),
+                kind: EntryKind::Plain,
+                payload: Bytes::new(),
+            })
+            .collect()
+    }
+
+    fn log() -> Log {
+        let identity = Identity {
+            cluster: crate::ClusterId(1),
+            epoch: crate::Epoch(0),
+            node: crate::NodeId(1),
+            name: String::new(),
+            incarnation: crate::Incarnation(1),
+            birth: crate::Birth::Founder,
+            machine: String::new(),
+            format: 0,
+        };
+        let mut log = Log::recover(&Recovered::newborn(identity));
+        log.append(run(1, 1..4));
+        log.append(run(1, 4..6));
+        log.append(run(3, 6..9));
+        log.append(run(4, 9..10));
+        log
+    }
+
+    fn terms(log: &Log) -> Vec<u64> {
+        (1..=log.last().index.0)
+            .map(|i| log.term_at(Index(i)).expect("in the log").0)
+            .collect()
+    }
+
+    #[test]
+    fn every_entry_has_the_term_it_was_appended_with() {
+        assert_eq!(terms(&log()), [1, 1, 1, 1, 1, 3, 3, 3, 4]);
+        assert_eq!(log().term_at(Index(0)), Some(Term(0)));
+        assert_eq!(log().term_at(Index(10)), None);
+    }
+
+    #[test]
+    fn truncating_anywhere_keeps_the_prefix() {
+        for cut in 1..11 {
+            let mut log = log();
+            let before = terms(&log);
+            log.truncate_from(Index(cut));
+            let kept = before.len().min(cut as usize - 1);
+            assert_eq!(terms(&log), before[..kept], "cut at {cut}");
+            let next = log.last().index.0 + 1;
+            log.append(run(7, next..next + 2));
+            assert_eq!(log.last(), LogId::new(7, next + 1));
+        }
+    }
+
+    #[test]
+    fn a_hint_skips_whole_terms() {
+        let log = log();
+        assert_eq!(log.last_at_most(Index(9), Term(3)), LogId::new(3, 8));
+        assert_eq!(log.last_at_most(Index(9), Term(2)), LogId::new(1, 5));
+        assert_eq!(log.last_at_most(Index(4), Term(3)), LogId::new(1, 4));
+        assert_eq!(log.last_at_most(Index(9), Term(0)), LogId::ZERO);
+    }
+
+    #[test]
+    fn reading_is_bounded_but_gives_at_least_one() {
+        let log = log();
+        let count = |count, bytes| {
+            log.entries(Index(2)..Index(10), count, bytes)
+                .map(|entries| entries.len())
+        };
+        assert_eq!(count(100, usize::MAX), Some(8));
+        assert_eq!(count(3, usize::MAX), Some(3));
+        assert_eq!(count(100, 0), Some(1));
+        assert_eq!(count(100, 4 * Entry::OVERHEAD), Some(4));
+    }
+
+    #[test]
+    fn eviction_spares_what_is_still_needed() {
+        let mut log = log();
+        log.evict(Index(6), 0);
+        assert_eq!(
+            log.tail_first(),
+            Index(6),
+            "the part 6..9 holds entries above the limit"
+        );
+        assert!(log.entries(Index(5)..Index(7), 10, 1000).is_none());
+        assert_eq!(terms(&log), [1, 1, 1, 1, 1, 3, 3, 3, 4], "terms stay known");
+        log.evict(Index(9), 0);
+        assert_eq!(log.tail_first(), Index(10));
+    }
+}
