@@ -9,7 +9,6 @@ pub mod raft;
 pub mod session;
 mod types;
 
-#[cfg(feature = "node")]
 mod doors;
 #[cfg(feature = "node")]
 pub mod node;
@@ -29,7 +28,6 @@ pub use types::{
     ClusterId, Epoch, GroupId, Incarnation, Index, LogId, NodeId, SessionId, Term, stable_hash,
 };
 
-#[cfg(feature = "node")]
 pub use doors::*;
 #[cfg(feature = "node")]
 pub use node::Node;

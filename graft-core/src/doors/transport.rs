@@ -110,6 +110,9 @@ pub enum Reply {
     SessionExpired,
     /// Not applied: the client said earlier that it no longer wants this sequence's answer.
     Forgotten,
+    /// Not applied, now or ever before: the sequence is too far above the session's floor, or the
+    /// session keeps too many bytes of replies. It may be sent again once the floor has moved.
+    SessionFull,
     /// Not put into the log, except where the reason says otherwise.
     Rejected(RejectReason),
 }
