@@ -134,11 +134,7 @@ pub struct SnapshotMeta {
 
 impl fmt::Debug for SnapshotMeta {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "snapshot {} up to {} ({}B)",
-            self.id, self.last, self.size
-        )
+        write!(f, "snapshot {} up to {} ({}B)", self.id, self.last, self.size)
     }
 }
 
@@ -155,13 +151,7 @@ pub struct SnapshotChunk {
 
 impl fmt::Debug for SnapshotChunk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:?} [{}..+{}]",
-            self.meta,
-            self.offset,
-            self.bytes.len()
-        )
+        write!(f, "{:?} [{}..+{}]", self.meta, self.offset, self.bytes.len())
     }
 }
 

@@ -108,20 +108,12 @@ struct Segment {
 impl Segment {
     fn new(shared: Arc<Vec<Entry>>, range: Range<usize>) -> Self {
         let size = shared[range.clone()].iter().map(Entry::size).sum();
-        Self {
-            shared,
-            range,
-            size,
-        }
+        Self { shared, range, size }
     }
 
     /// A part of this segment; all of it costs no scan.
     fn part(&self, range: Range<usize>) -> Self {
-        if range == self.range {
-            self.clone()
-        } else {
-            Self::new(Arc::clone(&self.shared), range)
-        }
+        if range == self.range { self.clone() } else { Self::new(Arc::clone(&self.shared), range) }
     }
 
     fn entries(&self) -> &[Entry] {
@@ -141,9 +133,7 @@ impl Entries {
     /// No entries.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            segments: Vec::new(),
-        }
+        Self { segments: Vec::new() }
     }
 
     /// The entries of `list` as one shared segment, or `None` where indexes are not consecutive or
@@ -162,12 +152,7 @@ impl Entries {
             return Self::new();
         }
         let range = 0..list.len();
-        Self {
-            segments: vec![Segment {
-                shared: Arc::new(list),
-                range,
-            }],
-        }
+        Self { segments: vec![Segment::new(Arc::new(list), range)] }
     }
 
     /// Whether there are none.
@@ -179,10 +164,7 @@ impl Entries {
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.segments
-            .iter()
-            .map(|segment| segment.range.len())
-            .sum()
+        self.segments.iter().map(|segment| segment.range.len()).sum()
     }
 
     /// The first entry.
@@ -212,9 +194,7 @@ impl Entries {
     /// The entry at `index`, in time logarithmic in the number of segments.
     #[must_use]
     pub fn get(&self, index: Index) -> Option<&Entry> {
-        let at = self
-            .segments
-            .partition_point(|segment| segment.last().log_id.index < index);
+        let at = self.segments.partition_point(|segment| segment.last().log_id.index < index);
         let segment = self.segments.get(at)?;
         let offset = index.0.checked_sub(segment.first().0)?;
         segment.entries().get(usize::try_from(offset).ok()?)
@@ -240,9 +220,8 @@ impl Entries {
     #[must_use]
     pub fn slice(&self, range: Range<Index>) -> Self {
         let mut segments = Vec::new();
-        let from = self
-            .segments
-            .partition_point(|segment| segment.last().log_id.index < range.start);
+        let from =
+            self.segments.partition_point(|segment| segment.last().log_id.index < range.start);
         for segment in &self.segments[from..] {
             let first = segment.first();
             if first >= range.end {
@@ -251,15 +230,9 @@ impl Entries {
             let skip = range.start.0.saturating_sub(first.0);
             let keep = range.end.0 - first.0;
             let begin = segment.range.start + to_usize(skip);
-            let end = segment
-                .range
-                .end
-                .min(segment.range.start.saturating_add(to_usize(keep)));
+            let end = segment.range.end.min(segment.range.start.saturating_add(to_usize(keep)));
             if begin < end {
-                segments.push(Segment {
-                    shared: Arc::clone(&segment.shared),
-                    range: begin..end,
-                });
+                segments.push(segment.part(begin..end));
             }
         }
         Self { segments }
@@ -305,9 +278,7 @@ impl Entries {
 
     /// Drops the entries below `index`.
     pub fn drop_below(&mut self, index: Index) {
-        let gone = self
-            .segments
-            .partition_point(|segment| segment.last().log_id.index < index);
+        let gone = self.segments.partition_point(|segment| segment.last().log_id.index < index);
         self.segments.drain(..gone);
         if let Some(segment) = self.segments.first_mut() {
             let skip = to_usize(index.0.saturating_sub(segment.first().0));
@@ -322,10 +293,7 @@ impl Entries {
     /// Where `more` does not begin right after the last entry, or begins with a lower term.
     pub fn append(&mut self, more: Self) {
         if let (Some(last), Some(next)) = (self.last_log_id(), more.first()) {
-            assert!(
-                next.log_id.index == last.index.next(),
-                "entries must follow each other"
-            );
+            assert!(next.log_id.index == last.index.next(), "entries must follow each other");
             assert!(next.log_id.term >= last.term, "terms must not fall");
         }
         self.segments.extend(more.segments);
@@ -340,10 +308,7 @@ impl Entries {
 impl From<Vec<Entry>> for Entries {
     fn from(list: Vec<Entry>) -> Self {
         let entries = Self::checked(list);
-        assert!(
-            entries.is_some(),
-            "entries must be consecutive and their terms must not fall"
-        );
+        assert!(entries.is_some(), "entries must be consecutive and their terms must not fall");
         entries.unwrap_or_default()
     }
 }
@@ -415,16 +380,10 @@ mod tests {
         for cut in 0..11 {
             let mut head = three_segments();
             head.truncate_from(Index(cut));
-            assert_eq!(
-                indexes(&head),
-                (1..9).filter(|i| *i < cut).collect::<Vec<_>>()
-            );
+            assert_eq!(indexes(&head), (1..9).filter(|i| *i < cut).collect::<Vec<_>>());
             let mut tail = three_segments();
             tail.drop_below(Index(cut));
-            assert_eq!(
-                indexes(&tail),
-                (1..9).filter(|i| *i >= cut).collect::<Vec<_>>()
-            );
+            assert_eq!(indexes(&tail), (1..9).filter(|i| *i >= cut).collect::<Vec<_>>());
             assert_eq!(tail.get(Index(cut)).is_some(), (1..9).contains(&cut));
         }
     }
@@ -434,14 +393,8 @@ mod tests {
         let entries = three_segments();
         let all = Index(1)..Index(9);
         assert_eq!(indexes(&entries.slice_bounded(all.clone(), 10, 0)), [1]);
-        assert_eq!(
-            indexes(&entries.slice_bounded(all.clone(), 2, usize::MAX)),
-            [1, 2]
-        );
-        assert_eq!(
-            indexes(&entries.slice_bounded(all, 10, 3 * Entry::OVERHEAD)),
-            [1, 2, 3]
-        );
+        assert_eq!(indexes(&entries.slice_bounded(all.clone(), 2, usize::MAX)), [1, 2]);
+        assert_eq!(indexes(&entries.slice_bounded(all, 10, 3 * Entry::OVERHEAD)), [1, 2, 3]);
     }
 
     #[test]

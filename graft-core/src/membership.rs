@@ -75,11 +75,7 @@ impl Membership {
     #[must_use]
     pub fn of_voters(nodes: impl IntoIterator<Item = (NodeId, NodeInfo)>) -> Self {
         let nodes: BTreeMap<_, _> = nodes.into_iter().collect();
-        Self {
-            voters: nodes.keys().copied().collect(),
-            nodes,
-            ..Self::default()
-        }
+        Self { voters: nodes.keys().copied().collect(), nodes, ..Self::default() }
     }
 
     /// Whether `node`'s vote counts, in either half of a joint configuration.
@@ -96,22 +92,15 @@ impl Membership {
 
     /// Everyone who gets the log: voters of both halves and learners, each once, in order.
     pub fn members(&self) -> impl Iterator<Item = NodeId> {
-        let all: BTreeSet<NodeId> = self
-            .voters
-            .iter()
-            .chain(&self.outgoing)
-            .chain(&self.learners)
-            .copied()
-            .collect();
+        let all: BTreeSet<NodeId> =
+            self.voters.iter().chain(&self.outgoing).chain(&self.learners).copied().collect();
         all.into_iter()
     }
 
     /// The birth of `node`'s store, zero where it is not known.
     #[must_use]
     pub fn incarnation(&self, node: NodeId) -> Incarnation {
-        self.nodes
-            .get(&node)
-            .map_or(Incarnation(0), |info| info.incarnation)
+        self.nodes.get(&node).map_or(Incarnation(0), |info| info.incarnation)
     }
 
     /// Checks the invariants.
@@ -128,12 +117,8 @@ impl Membership {
             return broken("a learner is also a voter");
         }
         let target = self.target.iter().flatten();
-        let mut named = self
-            .voters
-            .iter()
-            .chain(&self.outgoing)
-            .chain(&self.learners)
-            .chain(target);
+        let mut named =
+            self.voters.iter().chain(&self.outgoing).chain(&self.learners).chain(target);
         if named.any(|node| !self.nodes.contains_key(node)) {
             return broken("a member has no address");
         }
@@ -144,25 +129,11 @@ impl Membership {
     /// ever campaigns in. Every founder writes the same, before its first vote.
     #[must_use]
     pub fn founding_writes(&self) -> Vec<Write> {
-        let log_id = LogId {
-            term: Term(1),
-            index: Index(1),
-        };
-        let entry = Entry {
-            log_id,
-            time: LogTime(0),
-            kind: EntryKind::Membership,
-            payload: self.encode(),
-        };
-        let hard_state = HardState {
-            term: log_id.term,
-            voted_for: None,
-            commit: Index(0),
-        };
-        vec![
-            Write::HardState(hard_state),
-            Write::Append(vec![entry].into()),
-        ]
+        let log_id = LogId { term: Term(1), index: Index(1) };
+        let entry =
+            Entry { log_id, time: LogTime(0), kind: EntryKind::Membership, payload: self.encode() };
+        let hard_state = HardState { term: log_id.term, voted_for: None, commit: Index(0) };
+        vec![Write::HardState(hard_state), Write::Append(vec![entry].into())]
     }
 
     /// The bytes of a membership entry's payload. The format is fixed: see docs/architecture.md.
@@ -205,10 +176,7 @@ impl Membership {
         let mut reader = Reader { bytes, at: 0 };
         let format = reader.take(1)?[0];
         if format != Self::FORMAT {
-            return Err(MembershipError::UnknownFormat {
-                found: format,
-                known: Self::FORMAT,
-            });
+            return Err(MembershipError::UnknownFormat { found: format, known: Self::FORMAT });
         }
         let mut membership = Self {
             voters: reader.set()?,
@@ -250,17 +218,11 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn malformed(&self) -> MembershipError {
-        MembershipError::Malformed {
-            length: self.bytes.len(),
-            at: self.at,
-        }
+        MembershipError::Malformed { length: self.bytes.len(), at: self.at }
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8], MembershipError> {
-        let end = self
-            .at
-            .checked_add(count)
-            .filter(|end| *end <= self.bytes.len());
+        let end = self.at.checked_add(count).filter(|end| *end <= self.bytes.len());
         let end = end.ok_or_else(|| self.malformed())?;
         let taken = &self.bytes[self.at..end];
         self.at = end;
@@ -322,10 +284,7 @@ mod tests {
     fn every_truncation_is_an_error_and_so_is_a_longer_one() {
         let bytes = joint().encode();
         for length in 0..bytes.len() {
-            assert!(
-                Membership::decode(&bytes[..length]).is_err(),
-                "{length} bytes were accepted"
-            );
+            assert!(Membership::decode(&bytes[..length]).is_err(), "{length} bytes were accepted");
         }
         assert!(Membership::decode(&[&bytes[..], &[0]].concat()).is_err());
     }

@@ -96,18 +96,12 @@ pub struct LogId {
 
 impl LogId {
     /// The place before the first entry of any log.
-    pub const ZERO: Self = Self {
-        term: Term(0),
-        index: Index(0),
-    };
+    pub const ZERO: Self = Self { term: Term(0), index: Index(0) };
 
     /// An identity from plain numbers.
     #[must_use]
     pub const fn new(term: u64, index: u64) -> Self {
-        Self {
-            term: Term(term),
-            index: Index(index),
-        }
+        Self { term: Term(term), index: Index(index) }
     }
 }
 
@@ -140,11 +134,7 @@ impl NodeId {
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Small numbers are written by hand in tests and embeddings; hashes read better in hex.
-        if self.0 < 1 << 32 {
-            write!(f, "n{}", self.0)
-        } else {
-            write!(f, "n{:016x}", self.0)
-        }
+        if self.0 < 1 << 32 { write!(f, "n{}", self.0) } else { write!(f, "n{:016x}", self.0) }
     }
 }
 
@@ -203,13 +193,7 @@ mod tests {
     fn names_hash_to_the_same_number_for_ever() {
         assert_eq!(NodeId::of_name("server1"), NodeId(0x3dac_e895_1c2f_aa15));
         assert_ne!(NodeId::of_name("server1"), NodeId::of_name("server2"));
-        assert_eq!(
-            ClusterId::of("stack", &["b", "a"]),
-            ClusterId::of("stack", &["a", "b"])
-        );
-        assert_ne!(
-            ClusterId::of("stack", &["ab"]),
-            ClusterId::of("stack", &["a", "b"])
-        );
+        assert_eq!(ClusterId::of("stack", &["b", "a"]), ClusterId::of("stack", &["a", "b"]));
+        assert_ne!(ClusterId::of("stack", &["ab"]), ClusterId::of("stack", &["a", "b"]));
     }
 }

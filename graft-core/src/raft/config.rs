@@ -96,25 +96,13 @@ impl Config {
     /// [`ConfigError`] with the name of the first field that is not.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let check = |ok: bool, field: &'static str, rule: &'static str| {
-            if ok {
-                Ok(())
-            } else {
-                Err(ConfigError { field, rule })
-            }
+            if ok { Ok(()) } else { Err(ConfigError { field, rule }) }
         };
         let two_heartbeats = self.heartbeat_ticks.saturating_mul(2);
         check(self.node.0 != 0, "node", "must not be zero")?;
         check(!self.tick.is_zero(), "tick", "must not be zero")?;
-        check(
-            self.tick <= Duration::from_secs(60),
-            "tick",
-            "must be at most a minute",
-        )?;
-        check(
-            self.heartbeat_ticks > 0,
-            "heartbeat_ticks",
-            "must be at least 1",
-        )?;
+        check(self.tick <= Duration::from_secs(60), "tick", "must be at most a minute")?;
+        check(self.heartbeat_ticks > 0, "heartbeat_ticks", "must be at least 1")?;
         check(
             self.election_timeout_min_ticks >= two_heartbeats,
             "election_timeout_min_ticks",
@@ -131,32 +119,12 @@ impl Config {
             "election_timeout_max_ticks",
             "must be below 2^32",
         )?;
-        check(
-            self.stalled_write_ticks > 0,
-            "stalled_write_ticks",
-            "must be at least 1",
-        )?;
-        check(
-            self.max_batch_bytes > 0,
-            "max_batch_bytes",
-            "must be at least 1",
-        )?;
-        check(
-            self.window_entries > 0,
-            "window_entries",
-            "must be at least 1",
-        )?;
+        check(self.stalled_write_ticks > 0, "stalled_write_ticks", "must be at least 1")?;
+        check(self.max_batch_bytes > 0, "max_batch_bytes", "must be at least 1")?;
+        check(self.window_entries > 0, "window_entries", "must be at least 1")?;
         check(self.window_bytes > 0, "window_bytes", "must be at least 1")?;
-        check(
-            self.max_uncommitted_bytes > 0,
-            "max_uncommitted_bytes",
-            "must be at least 1",
-        )?;
-        check(
-            self.max_unapplied_bytes > 0,
-            "max_unapplied_bytes",
-            "must be at least 1",
-        )?;
+        check(self.max_uncommitted_bytes > 0, "max_uncommitted_bytes", "must be at least 1")?;
+        check(self.max_unapplied_bytes > 0, "max_unapplied_bytes", "must be at least 1")?;
         Ok(())
     }
 }

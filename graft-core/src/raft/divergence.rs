@@ -15,15 +15,12 @@ impl Checkpoints {
 
     /// The latest at or below `index`.
     pub(super) fn latest_at_most(&self, index: Index) -> Option<Checkpoint> {
-        let after = self
-            .0
-            .partition_point(|checkpoint| checkpoint.index <= index);
+        let after = self.0.partition_point(|checkpoint| checkpoint.index <= index);
         self.0.get(after.checked_sub(1)?).copied()
     }
 
     fn at(&self, index: Index) -> Option<Checkpoint> {
-        self.latest_at_most(index)
-            .filter(|checkpoint| checkpoint.index == index)
+        self.latest_at_most(index).filter(|checkpoint| checkpoint.index == index)
     }
 }
 
@@ -52,18 +49,14 @@ impl Raft {
         let Role::Follower(follower) = &mut self.role else {
             return;
         };
-        let Some(expected) = follower
-            .expected
-            .filter(|expected| expected.index <= self.applied)
+        let Some(expected) = follower.expected.filter(|expected| expected.index <= self.applied)
         else {
             return;
         };
         follower.expected = None;
         let own = self.checkpoints.at(expected.index);
         if own.is_some_and(|own| own.checksum != expected.checksum) {
-            self.fail(Fatal::Diverged {
-                index: expected.index,
-            });
+            self.fail(Fatal::Diverged { index: expected.index });
         }
     }
 }

@@ -68,8 +68,7 @@ impl Debts {
 
     pub(super) fn refuse(&mut self, to: NodeId, what: RefusalOf) {
         let kind = std::mem::discriminant(&what);
-        self.refusals
-            .retain(|(node, old)| *node != to || std::mem::discriminant(old) != kind);
+        self.refusals.retain(|(node, old)| *node != to || std::mem::discriminant(old) != kind);
         if self.refusals.len() < Self::MAX_REFUSALS {
             self.refusals.push((to, what));
         }
@@ -105,10 +104,7 @@ impl Durability {
     pub(super) fn check(&self, last: Index) {
         assert!(self.durable <= last, "more is durable than the log holds");
         assert!(self.unwritten > self.durable, "what is durable was written");
-        assert!(
-            self.unwritten <= last.next(),
-            "what was written is in the log"
-        );
+        assert!(self.unwritten <= last.next(), "what was written is in the log");
     }
 }
 
@@ -149,11 +145,7 @@ impl Raft {
         let transfer = candidate.transfer;
         let count_own = own_vote_is_durable && !candidate.votes.contains_key(&me);
         if ask {
-            let request = VoteRequest {
-                term,
-                last,
-                transfer,
-            };
+            let request = VoteRequest { term, last, transfer };
             self.send_to_voters(&Message::RequestVote(request));
         }
         if count_own {
@@ -167,10 +159,7 @@ impl Raft {
         let durable = stored.term == self.hard_state.term && stored.voted_for == Some(to);
         if durable || self.is_mutant(Mutant::VoteBeforeDurable) {
             self.debts.vote = None;
-            let response = VoteResponse {
-                term: self.hard_state.term,
-                granted: true,
-            };
+            let response = VoteResponse { term: self.hard_state.term, granted: true };
             self.send(to, Message::RequestVoteResponse(response));
         }
     }
@@ -179,14 +168,12 @@ impl Raft {
         let term = self.hard_state.term;
         for (to, what) in std::mem::take(&mut self.debts.refusals) {
             let message = match what {
-                RefusalOf::PreVote => Message::PreVoteResponse(VoteResponse {
-                    term,
-                    granted: false,
-                }),
-                RefusalOf::Vote => Message::RequestVoteResponse(VoteResponse {
-                    term,
-                    granted: false,
-                }),
+                RefusalOf::PreVote => {
+                    Message::PreVoteResponse(VoteResponse { term, granted: false })
+                }
+                RefusalOf::Vote => {
+                    Message::RequestVoteResponse(VoteResponse { term, granted: false })
+                }
                 RefusalOf::StaleAppend => Message::AppendEntriesResponse(AppendEntriesResponse {
                     term,
                     round: 0,
@@ -236,11 +223,7 @@ impl Raft {
         let Some(leader) = follower.leader else {
             return;
         };
-        let matched = if too_early {
-            follower.matched
-        } else {
-            follower.matched.min(durable)
-        };
+        let matched = if too_early { follower.matched } else { follower.matched.min(durable) };
         let owed = follower.append_owed && matched == follower.matched;
         let append = (owed || matched > follower.acknowledged).then_some(AppendEntriesResponse {
             term,
@@ -251,17 +234,14 @@ impl Raft {
             follower.acknowledged = matched;
             follower.append_owed = follower.matched != matched;
         }
-        let heartbeat = follower
-            .heartbeat_owed
-            .take()
-            .map(|round| HeartbeatResponse {
-                term,
-                round,
-                matched,
-                received: follower.matched,
-                applied,
-                stalled,
-            });
+        let heartbeat = follower.heartbeat_owed.take().map(|round| HeartbeatResponse {
+            term,
+            round,
+            matched,
+            received: follower.matched,
+            applied,
+            stalled,
+        });
         if let Some(response) = append {
             self.send(leader, Message::AppendEntriesResponse(response));
         }
@@ -289,21 +269,12 @@ impl Raft {
         }
         let range = state.unwritten..last.next();
         let bytes = self.config.max_write_bytes();
-        let entries = self
-            .log
-            .entries(range, usize::MAX, bytes)
-            .unwrap_or_default();
+        let entries = self.log.entries(range, usize::MAX, bytes).unwrap_or_default();
         let covered = entries.last_log_id().map(|log_id| log_id.index);
         // The commit rides along with what is written anyway, and never claims more than is written.
         let stored = covered.unwrap_or(state.unwritten.previous());
-        let commit = self
-            .commit_index
-            .min(stored)
-            .max(state.hard_state.commit.min(stored));
-        let hard_state = HardState {
-            commit,
-            ..self.hard_state
-        };
+        let commit = self.commit_index.min(stored).max(state.hard_state.commit.min(stored));
+        let hard_state = HardState { commit, ..self.hard_state };
         let write_hard_state = vote_changed || commit > state.hard_state.commit;
 
         let mut writes = Vec::with_capacity(2);
@@ -329,10 +300,7 @@ impl Raft {
     pub(super) fn on_persisted(&mut self, id: WriteId) {
         let in_flight = self.durability.in_flight.take();
         let expected = in_flight.as_ref().map(|write| write.id);
-        assert!(
-            expected == Some(id),
-            "a write was completed that is not under way"
-        );
+        assert!(expected == Some(id), "a write was completed that is not under way");
         let Some(write) = in_flight else { return };
         if let Some(hard_state) = write.hard_state {
             self.durability.hard_state = hard_state;

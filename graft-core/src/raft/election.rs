@@ -14,10 +14,8 @@ use crate::{
 
 impl Raft {
     pub(super) fn random_election_deadline(&mut self) -> u64 {
-        let (min, max) = (
-            self.config.election_timeout_min_ticks,
-            self.config.election_timeout_max_ticks,
-        );
+        let (min, max) =
+            (self.config.election_timeout_min_ticks, self.config.election_timeout_max_ticks);
         self.tick + self.rng.u64(min..max)
     }
 
@@ -79,12 +77,7 @@ impl Raft {
     pub(super) fn become_follower_in_term(&mut self, leader: Option<NodeId>) {
         let election_deadline = self.random_election_deadline();
         let heard = self.tick;
-        let mut follower = Follower {
-            leader,
-            heard,
-            election_deadline,
-            ..Follower::default()
-        };
+        let mut follower = Follower { leader, heard, election_deadline, ..Follower::default() };
         if self.is_mutant(Mutant::StaleAcknowledgement) {
             if let Role::Follower(old) = &self.role {
                 follower.matched = old.matched.min(self.log.last().index);
@@ -95,8 +88,7 @@ impl Raft {
         if let Role::Leader(deposed) = old {
             let refusal = Refusal::LeadershipLost { leader };
             let lost = deposed.open.into_iter();
-            self.answers
-                .extend(lost.map(|(_, token)| Answer { token, refusal }));
+            self.answers.extend(lost.map(|(_, token)| Answer { token, refusal }));
         }
     }
 
@@ -158,9 +150,7 @@ impl Raft {
         );
         let last = self.log.last();
         let membership = std::sync::Arc::clone(self.membership());
-        let others = membership
-            .members()
-            .filter(|node| *node != self.config.node);
+        let others = membership.members().filter(|node| *node != self.config.node);
         let peers = others.map(|node| (node, Progress::new(last.index, self.tick)));
         self.role = Role::Leader(Box::new(Leader {
             peers: peers.collect(),
@@ -184,10 +174,7 @@ impl Raft {
             && self.is_up_to_date(request);
         if granted {
             // The term of the campaign, not our own: nothing is promised by it.
-            let response = VoteResponse {
-                term: request.term,
-                granted,
-            };
+            let response = VoteResponse { term: request.term, granted };
             self.send(from, Message::PreVoteResponse(response));
         } else if !self.has_leader() {
             self.debts.refuse(from, RefusalOf::PreVote);

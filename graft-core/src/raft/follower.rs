@@ -10,11 +10,7 @@ impl Raft {
         let known = self.leader();
         if let Some(one) = known.filter(|leader| *leader != from) {
             let term = self.hard_state.term;
-            self.fail(Fatal::TwoLeaders {
-                term,
-                one,
-                other: from,
-            });
+            self.fail(Fatal::TwoLeaders { term, one, other: from });
             return false;
         }
         if !matches!(self.role, Role::Follower(_)) {
@@ -67,14 +63,7 @@ impl Raft {
         let before = prev.index.previous();
         let hint = self.log.last_at_most(before, prev.term);
         let term = self.hard_state.term;
-        self.debts.refuse(
-            leader,
-            RefusalOf::Conflict {
-                rejected: prev.index,
-                hint,
-                term,
-            },
-        );
+        self.debts.refuse(leader, RefusalOf::Conflict { rejected: prev.index, hint, term });
     }
 
     fn fail_committed_conflict(&mut self, index: Index) {

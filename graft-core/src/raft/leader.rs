@@ -19,22 +19,14 @@ impl Raft {
                 Some(Refusal::Overloaded)
             }
             Role::Leader(_) => None,
-            _ => Some(Refusal::NotLeader {
-                leader: self.leader(),
-            }),
+            _ => Some(Refusal::NotLeader { leader: self.leader() }),
         };
         if let Some(refusal) = refusal {
             let refused = proposals.into_iter();
-            self.answers.extend(refused.map(|one| Answer {
-                token: one.token,
-                refusal,
-            }));
+            self.answers.extend(refused.map(|one| Answer { token: one.token, refusal }));
             return;
         }
-        let mut room = self
-            .config
-            .max_uncommitted_bytes
-            .saturating_sub(self.uncommitted_bytes());
+        let mut room = self.config.max_uncommitted_bytes.saturating_sub(self.uncommitted_bytes());
         let mut index = self.log.last().index;
         let time = self.log_time();
         let term = self.hard_state.term;
@@ -42,29 +34,16 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
-        for Proposal {
-            token,
-            kind,
-            payload,
-        } in proposals
-        {
+        for Proposal { token, kind, payload } in proposals {
             let size = payload.len() + Entry::OVERHEAD;
             if size > room {
-                self.answers.push(Answer {
-                    token,
-                    refusal: Refusal::Overloaded,
-                });
+                self.answers.push(Answer { token, refusal: Refusal::Overloaded });
                 continue;
             }
             room -= size;
             index = index.next();
             leader.open.push_back((index, token));
-            entries.push(Entry {
-                log_id: LogId { term, index },
-                time,
-                kind,
-                payload,
-            });
+            entries.push(Entry { log_id: LogId { term, index }, time, kind, payload });
         }
         self.append_entries(entries.into());
     }
@@ -86,12 +65,7 @@ impl Raft {
         let mut index = self.log.last().index;
         let entries = commands.into_iter().map(|(kind, payload)| {
             index = index.next();
-            Entry {
-                log_id: LogId { term, index },
-                time,
-                kind,
-                payload,
-            }
+            Entry { log_id: LogId { term, index }, time, kind, payload }
         });
         let entries: Entries = entries.collect();
         self.append_entries(entries);
@@ -185,10 +159,7 @@ impl Raft {
         progress.on_sent(last, entries.len(), entries.size());
         let append = AppendEntries {
             term: self.hard_state.term,
-            prev: LogId {
-                term: prev_term,
-                index: prev,
-            },
+            prev: LogId { term: prev_term, index: prev },
             commit: self.commit_index,
             round,
             entries,
@@ -278,9 +249,7 @@ impl Raft {
             if node == self.config.node {
                 own
             } else {
-                leader
-                    .progress(node)
-                    .map_or(Index(0), |progress| progress.match_index)
+                leader.progress(node).map_or(Index(0), |progress| progress.match_index)
             }
         };
         let membership = self.membership();

@@ -115,10 +115,7 @@ impl Log {
         let mut at = index.min(self.last.index);
         while let Some(found) = self.term_at(at) {
             if found <= term {
-                return LogId {
-                    term: found,
-                    index: at,
-                };
+                return LogId { term: found, index: at };
             }
             match self.terms.run_start(at) {
                 Some(start) if start > self.compacted.index => at = start.previous(),
@@ -133,10 +130,7 @@ impl Log {
         let (Some(first), Some(last)) = (entries.first_index(), entries.last()) else {
             return;
         };
-        assert!(
-            first == self.last.index.next(),
-            "entries must continue the log"
-        );
+        assert!(first == self.last.index.next(), "entries must continue the log");
         self.last = last.log_id;
         self.last_time = last.time;
         for slice in entries.slices() {
@@ -145,12 +139,7 @@ impl Log {
         let begin = self.appended_bytes;
         self.appended_bytes += entries.size() as u64;
         let bytes = begin..self.appended_bytes;
-        self.tail.push_back(Part {
-            first,
-            last: self.last.index,
-            bytes,
-            entries,
-        });
+        self.tail.push_back(Part { first, last: self.last.index, bytes, entries });
     }
 
     /// Terms never fall within a slice, so equal ends mean one term throughout.
@@ -165,10 +154,7 @@ impl Log {
 
     /// Drops the entries at `index` and above.
     pub(super) fn truncate_from(&mut self, index: Index) {
-        assert!(
-            index > self.compacted.index,
-            "what is compacted cannot be truncated"
-        );
+        assert!(index > self.compacted.index, "what is compacted cannot be truncated");
         while let Some(part) = self.tail.back_mut() {
             if part.last < index {
                 break;
@@ -193,18 +179,13 @@ impl Log {
         // The time of an entry that is only on disk is not known here; a later time is as good,
         // because log time only ever has to rise.
         if let Some(part) = self.tail.back() {
-            self.last_time = part
-                .entries
-                .last()
-                .map_or(self.last_time, |entry| entry.time);
+            self.last_time = part.entries.last().map_or(self.last_time, |entry| entry.time);
         }
     }
 
     /// The first index in memory; one past the end where nothing is.
     pub(super) fn tail_first(&self) -> Index {
-        self.tail
-            .front()
-            .map_or(self.last.index.next(), |part| part.first)
+        self.tail.front().map_or(self.last.index.next(), |part| part.first)
     }
 
     /// Entries of `range` that are in memory, bounded in number and bytes but at least one, or `None`
@@ -232,17 +213,14 @@ impl Log {
             let piece = if whole_fits {
                 part.entries.clone()
             } else {
-                part.entries
-                    .slice_bounded(range.clone(), max_count - count, max_bytes - bytes)
+                part.entries.slice_bounded(range.clone(), max_count - count, max_bytes - bytes)
             };
             let (length, size) = (piece.len(), piece.size());
             // A bounded slice holds at least one entry; behind others it may have to hold none.
             if count > 0 && size > max_bytes - bytes {
                 break;
             }
-            let cut = piece
-                .last_log_id()
-                .is_none_or(|last| last.index < part.last);
+            let cut = piece.last_log_id().is_none_or(|last| last.index < part.last);
             taken.append(piece);
             count += length;
             bytes = bytes.saturating_add(size);
@@ -258,10 +236,7 @@ impl Log {
     pub(super) fn bytes_above(&self, index: Index) -> usize {
         let from = self.tail.partition_point(|part| part.last <= index);
         self.tail.get(from).map_or(0, |first| {
-            let end = self
-                .tail
-                .back()
-                .map_or(first.bytes.end, |last| last.bytes.end);
+            let end = self.tail.back().map_or(first.bytes.end, |last| last.bytes.end);
             // A truncated part leaves a gap in the numbers, so this may count a little too much.
             usize::try_from(end - first.bytes.start).unwrap_or(usize::MAX)
         })
@@ -280,9 +255,7 @@ impl Log {
 
     /// Whether all of `entries` are still part of this log.
     pub(super) fn contains(&self, entries: &Entries) -> bool {
-        entries
-            .iter()
-            .all(|entry| self.term_at(entry.log_id.index) == Some(entry.log_id.term))
+        entries.iter().all(|entry| self.term_at(entry.log_id.index) == Some(entry.log_id.term))
     }
 }
 
@@ -324,9 +297,7 @@ mod tests {
     }
 
     fn terms(log: &Log) -> Vec<u64> {
-        (1..=log.last().index.0)
-            .map(|i| log.term_at(Index(i)).expect("in the log").0)
-            .collect()
+        (1..=log.last().index.0).map(|i| log.term_at(Index(i)).expect("in the log").0).collect()
     }
 
     #[test]
@@ -363,8 +334,7 @@ mod tests {
     fn reading_is_bounded_but_gives_at_least_one() {
         let log = log();
         let count = |count, bytes| {
-            log.entries(Index(2)..Index(10), count, bytes)
-                .map(|entries| entries.len())
+            log.entries(Index(2)..Index(10), count, bytes).map(|entries| entries.len())
         };
         assert_eq!(count(100, usize::MAX), Some(8));
         assert_eq!(count(3, usize::MAX), Some(3));
@@ -376,11 +346,7 @@ mod tests {
     fn eviction_spares_what_is_still_needed() {
         let mut log = log();
         log.evict(Index(6), 0);
-        assert_eq!(
-            log.tail_first(),
-            Index(6),
-            "the part 6..9 holds entries above the limit"
-        );
+        assert_eq!(log.tail_first(), Index(6), "the part 6..9 holds entries above the limit");
         assert!(log.entries(Index(5)..Index(7), 10, 1000).is_none());
         assert_eq!(terms(&log), [1, 1, 1, 1, 1, 3, 3, 3, 4], "terms stay known");
         log.evict(Index(9), 0);

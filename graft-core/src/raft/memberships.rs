@@ -14,31 +14,21 @@ pub(super) struct Memberships {
 
 impl Memberships {
     pub(super) fn recover(durable: &Recovered) -> Self {
-        let base = durable
-            .snapshot
-            .as_ref()
-            .map(|snapshot| snapshot.membership.1.clone());
+        let base = durable.snapshot.as_ref().map(|snapshot| snapshot.membership.1.clone());
         let in_log = durable.memberships.iter();
         Self {
             base: Arc::new(base.unwrap_or_default()),
-            in_log: in_log
-                .map(|(log_id, one)| (*log_id, Arc::new(one.clone())))
-                .collect(),
+            in_log: in_log.map(|(log_id, one)| (*log_id, Arc::new(one.clone()))).collect(),
         }
     }
 
     pub(super) fn current(&self) -> &Arc<Membership> {
-        self.in_log
-            .last()
-            .map_or(&self.base, |(_, membership)| membership)
+        self.in_log.last().map_or(&self.base, |(_, membership)| membership)
     }
 
     /// Takes note of the membership entries among `entries`, which are now in the log.
     pub(super) fn note(&mut self, entries: &Entries) -> Result<(), (LogId, MembershipError)> {
-        for entry in entries
-            .slices()
-            .flatten()
-            .filter(|entry| entry.kind == EntryKind::Membership)
+        for entry in entries.slices().flatten().filter(|entry| entry.kind == EntryKind::Membership)
         {
             let membership =
                 Membership::decode(&entry.payload).map_err(|error| (entry.log_id, error))?;
@@ -49,9 +39,7 @@ impl Memberships {
 
     /// The log was cut at `index`: what came with the entries there is undone.
     pub(super) fn truncate_from(&mut self, index: Index) {
-        let keep = self
-            .in_log
-            .partition_point(|(log_id, _)| log_id.index < index);
+        let keep = self.in_log.partition_point(|(log_id, _)| log_id.index < index);
         self.in_log.truncate(keep);
     }
 }

@@ -57,9 +57,9 @@ impl Raft {
                 Message::AppendEntries(append) => is_append_well_formed(append),
                 Message::AppendEntriesResponse(response) => match response.outcome {
                     AppendOutcome::Matched(index) => index_ok(index),
-                    AppendOutcome::Conflict {
-                        rejected, index, ..
-                    } => index_ok(rejected) && index <= rejected,
+                    AppendOutcome::Conflict { rejected, index, .. } => {
+                        index_ok(rejected) && index <= rejected
+                    }
                     AppendOutcome::StaleTerm => true,
                 },
                 Message::Heartbeat(heartbeat) => index_ok(heartbeat.commit),
@@ -178,11 +178,6 @@ impl Heartbeat {
     /// The smallest heartbeat there is, for tests and embeddings that write messages by hand.
     #[must_use]
     pub const fn new(term: Term, round: u64) -> Self {
-        Self {
-            term,
-            commit: Index(0),
-            round,
-            checksum: None,
-        }
+        Self { term, commit: Index(0), round, checksum: None }
     }
 }

@@ -158,11 +158,7 @@ pub struct Raft {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum LoadFor {
     Apply,
-    Peer {
-        node: NodeId,
-        term: Term,
-        from: Index,
-    },
+    Peer { node: NodeId, term: Term, from: Index },
 }
 
 impl Raft {
@@ -177,22 +173,12 @@ impl Raft {
         if let Err(error) = config.validate() {
             panic!("{error}");
         }
-        assert!(
-            config.node == durable.identity.node,
-            "the store belongs to another server"
-        );
+        assert!(config.node == durable.identity.node, "the store belongs to another server");
         let log = Log::recover(&durable);
         let last = log.last().index;
         // The hint cannot be past the log: it is written no earlier than what it speaks of.
-        let commit_index = durable
-            .hard_state
-            .commit
-            .min(last)
-            .max(log.compacted().index);
-        let applied = durable
-            .snapshot
-            .as_ref()
-            .map_or(Index(0), |snapshot| snapshot.last.index);
+        let commit_index = durable.hard_state.commit.min(last).max(log.compacted().index);
+        let applied = durable.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.last.index);
         let mut raft = Self {
             rng: fastrand::Rng::with_seed(config.seed),
             now: Duration::ZERO,
@@ -221,10 +207,7 @@ impl Raft {
             config,
         };
         let deadline = raft.random_election_deadline();
-        raft.role = Role::Follower(Follower {
-            election_deadline: deadline,
-            ..Follower::default()
-        });
+        raft.role = Role::Follower(Follower { election_deadline: deadline, ..Follower::default() });
         raft
     }
 
@@ -256,24 +239,15 @@ impl Raft {
     ///
     /// Where the last write or apply is still in `effects`.
     pub fn drain(&mut self, effects: &mut Effects) {
-        assert!(
-            effects.write.is_none(),
-            "the last write must be taken first"
-        );
-        assert!(
-            effects.apply.is_none(),
-            "the last apply must be taken first"
-        );
+        assert!(effects.write.is_none(), "the last write must be taken first");
+        assert!(effects.apply.is_none(), "the last apply must be taken first");
         if self.fatal.is_none() {
             self.release();
             self.advance_commit();
             self.replicate();
             effects.write = self.next_write();
             effects.apply = self.next_apply();
-            self.log.evict(
-                self.applied.min(self.durability.durable),
-                self.config.tail_bytes,
-            );
+            self.log.evict(self.applied.min(self.durability.durable), self.config.tail_bytes);
         }
         effects.messages.append(&mut self.outbox);
         effects.answers.append(&mut self.answers);
@@ -340,9 +314,7 @@ impl Raft {
             }
             None => return None,
         };
-        self.apply_issued = entries
-            .last_log_id()
-            .map_or(self.apply_issued, |last| last.index);
+        self.apply_issued = entries.last_log_id().map_or(self.apply_issued, |last| last.index);
         let waiting = self.take_waiting(self.apply_issued);
         Some(Apply { entries, waiting })
     }
@@ -352,18 +324,13 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else {
             return Vec::new();
         };
-        let count = leader
-            .open
-            .partition_point(|(waiting, _)| *waiting <= index);
+        let count = leader.open.partition_point(|(waiting, _)| *waiting <= index);
         leader.open.drain(..count).collect()
     }
 
     fn on_applied(&mut self, index: Index, checkpoints: &[crate::Checkpoint]) {
         assert!(index > self.applied, "an apply was completed twice");
-        assert!(
-            index <= self.apply_issued,
-            "the machine applied what it was not given"
-        );
+        assert!(index <= self.apply_issued, "the machine applied what it was not given");
         self.applied = index;
         self.apply_issued = index;
         self.note_checkpoints(checkpoints);
@@ -381,20 +348,13 @@ impl Raft {
         let id = self.next_load;
         self.next_load = LoadId(id.0 + 1);
         self.loads.push((id, purpose));
-        self.wanted_loads.push(Load {
-            id,
-            range,
-            max_bytes: self.config.max_batch_bytes,
-        });
+        self.wanted_loads.push(Load { id, range, max_bytes: self.config.max_batch_bytes });
     }
 
     /// The store read something. It counts only where it is still our log.
     fn on_loaded(&mut self, id: LoadId, entries: Entries) {
         let position = self.loads.iter().position(|(known, _)| *known == id);
-        assert!(
-            position.is_some(),
-            "a load was completed that is not under way"
-        );
+        assert!(position.is_some(), "a load was completed that is not under way");
         let Some((_, purpose)) = position.map(|position| self.loads.swap_remove(position)) else {
             return;
         };
@@ -451,9 +411,7 @@ impl Raft {
         let end = self.log.last().index.next();
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         let start = Index(end.0.saturating_sub(count)).max(self.log.tail_first());
-        self.log
-            .entries(start..end, usize::MAX, usize::MAX)
-            .unwrap_or_default()
+        self.log.entries(start..end, usize::MAX, usize::MAX).unwrap_or_default()
     }
 
     /// The last entry of the log, durable or not.
@@ -474,9 +432,7 @@ impl Raft {
     }
 
     fn unapplied_bytes(&self) -> usize {
-        self.log
-            .bytes_above(self.applied)
-            .saturating_sub(self.uncommitted_bytes())
+        self.log.bytes_above(self.applied).saturating_sub(self.uncommitted_bytes())
     }
 
     /// Stops for good.
@@ -492,22 +448,10 @@ impl Raft {
     pub fn check_invariants(&self) {
         let last = self.log.last().index;
         assert!(self.commit_index <= last, "what is committed is in the log");
-        assert!(
-            self.applied <= self.apply_issued,
-            "what is applied was issued"
-        );
-        assert!(
-            self.apply_issued <= self.commit_index,
-            "what is applied is committed"
-        );
-        assert!(
-            self.apply_issued <= self.durability.durable,
-            "what is applied is durable"
-        );
-        assert!(
-            self.log.last().term <= self.hard_state.term,
-            "no entry is from a later term"
-        );
+        assert!(self.applied <= self.apply_issued, "what is applied was issued");
+        assert!(self.apply_issued <= self.commit_index, "what is applied is committed");
+        assert!(self.apply_issued <= self.durability.durable, "what is applied is durable");
+        assert!(self.log.last().term <= self.hard_state.term, "no entry is from a later term");
         let stored = &self.durability.hard_state;
         assert!(stored.term <= self.hard_state.term, "terms only rise");
         let vote = self.hard_state.voted_for;
@@ -521,16 +465,10 @@ impl Raft {
         match &self.role {
             Role::Leader(leader) => {
                 assert!(vote == Some(self.config.node), "a leader voted for itself");
-                leader
-                    .peers
-                    .iter()
-                    .for_each(|(_, progress)| progress.check());
+                leader.peers.iter().for_each(|(_, progress)| progress.check());
             }
             Role::Candidate(_) => {
-                assert!(
-                    vote == Some(self.config.node),
-                    "a candidate votes for itself"
-                );
+                assert!(vote == Some(self.config.node), "a candidate votes for itself");
             }
             Role::Follower(_) | Role::PreCandidate(_) => {}
         }

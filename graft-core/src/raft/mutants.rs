@@ -3,11 +3,7 @@
 
 #![cfg_attr(
     not(any(test, feature = "mutants")),
-    allow(
-        unreachable_pub,
-        dead_code,
-        reason = "only named here, never switched on"
-    )
+    allow(unreachable_pub, dead_code, reason = "only named here, never switched on")
 )]
 
 use super::Raft;
@@ -63,10 +59,7 @@ impl Raft {
 
     /// Whether this bug is switched on. Never, outside of tests.
     #[cfg(not(any(test, feature = "mutants")))]
-    #[expect(
-        clippy::unused_self,
-        reason = "the same call must compile with mutants"
-    )]
+    #[expect(clippy::unused_self, reason = "the same call must compile with mutants")]
     pub(super) const fn is_mutant(&self, _mutant: Mutant) -> bool {
         false
     }

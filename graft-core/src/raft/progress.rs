@@ -90,11 +90,7 @@ impl Progress {
             ProgressState::Replicate => {
                 if entries > 0 {
                     self.next_index = last.next();
-                    self.window.push(Sent {
-                        last,
-                        entries,
-                        bytes,
-                    });
+                    self.window.push(Sent { last, entries, bytes });
                 }
             }
         }
@@ -162,15 +158,9 @@ impl Progress {
 
     /// Checks the struct's invariants.
     pub(super) fn check(&self) {
-        assert!(
-            self.match_index < self.next_index,
-            "what matched need not be sent"
-        );
+        assert!(self.match_index < self.next_index, "what matched need not be sent");
         let probing = matches!(self.state, ProgressState::Probe { .. });
-        assert!(
-            !probing || self.window.in_flight.is_empty(),
-            "a probe has no window"
-        );
+        assert!(!probing || self.window.in_flight.is_empty(), "a probe has no window");
     }
 }
 
@@ -182,11 +172,7 @@ impl Window {
     }
 
     fn free_to(&mut self, matched: Index) {
-        while self
-            .in_flight
-            .front()
-            .is_some_and(|sent| sent.last <= matched)
-        {
+        while self.in_flight.front().is_some_and(|sent| sent.last <= matched) {
             if let Some(sent) = self.in_flight.pop_front() {
                 self.entries -= sent.entries;
                 self.bytes -= sent.bytes;
@@ -213,11 +199,7 @@ mod tests {
         assert_eq!(progress.allowance(4, 1000), None);
         assert_eq!(progress.allowance(6, 100), None);
         progress.on_matched(Index(13));
-        assert_eq!(
-            progress.allowance(4, 1000),
-            None,
-            "a part of a message frees nothing"
-        );
+        assert_eq!(progress.allowance(4, 1000), None, "a part of a message frees nothing");
         progress.on_matched(Index(14));
         assert_eq!(progress.allowance(4, 100), Some((4, 100)));
     }
@@ -230,11 +212,7 @@ mod tests {
         assert_eq!(progress.state, ProgressState::Replicate);
         progress.on_conflict(Index(12), Index(2));
         assert_eq!(progress.state, ProgressState::Probe { outstanding: false });
-        assert_eq!(
-            progress.next_index,
-            Index(11),
-            "what matched is never sent again"
-        );
+        assert_eq!(progress.next_index, Index(11), "what matched is never sent again");
     }
 
     #[test]
@@ -243,18 +221,10 @@ mod tests {
         progress.on_sent(Index(14), 4, 100);
         progress.on_round(1);
         progress.on_round_answer(1, Index(10));
-        assert_eq!(
-            progress.state,
-            ProgressState::Replicate,
-            "it may still be on its way"
-        );
+        assert_eq!(progress.state, ProgressState::Replicate, "it may still be on its way");
         progress.on_round(2);
         progress.on_round_answer(2, Index(14));
-        assert_eq!(
-            progress.state,
-            ProgressState::Replicate,
-            "received, if not yet durable"
-        );
+        assert_eq!(progress.state, ProgressState::Replicate, "received, if not yet durable");
         progress.on_round(3);
         progress.on_round(4);
         progress.on_round_answer(4, Index(12));

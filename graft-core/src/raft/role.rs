@@ -57,13 +57,7 @@ pub(super) struct Candidate {
 
 impl Candidate {
     pub(super) fn new(election_deadline: u64, transfer: bool) -> Self {
-        Self {
-            votes: BTreeMap::new(),
-            election_deadline,
-            transfer,
-            asked: false,
-            grants: 0,
-        }
+        Self { votes: BTreeMap::new(), election_deadline, transfer, asked: false, grants: 0 }
     }
 }
 
@@ -97,16 +91,10 @@ pub(super) struct Transfer {
 
 impl Leader {
     pub(super) fn progress(&self, node: NodeId) -> Option<&Progress> {
-        self.peers
-            .iter()
-            .find(|(peer, _)| *peer == node)
-            .map(|(_, progress)| progress)
+        self.peers.iter().find(|(peer, _)| *peer == node).map(|(_, progress)| progress)
     }
 
     pub(super) fn progress_mut(&mut self, node: NodeId) -> Option<&mut Progress> {
-        self.peers
-            .iter_mut()
-            .find(|(peer, _)| *peer == node)
-            .map(|(_, progress)| progress)
+        self.peers.iter_mut().find(|(peer, _)| *peer == node).map(|(_, progress)| progress)
     }
 }

@@ -84,11 +84,9 @@ impl Raft {
     #[must_use]
     pub fn status(&self) -> Status {
         let votes = match &self.role {
-            Role::PreCandidate(candidate) | Role::Candidate(candidate) => candidate
-                .votes
-                .iter()
-                .map(|(node, granted)| (*node, *granted))
-                .collect(),
+            Role::PreCandidate(candidate) | Role::Candidate(candidate) => {
+                candidate.votes.iter().map(|(node, granted)| (*node, *granted)).collect()
+            }
             Role::Follower(_) | Role::Leader(_) => Vec::new(),
         };
         let leading = match &self.role {
@@ -121,9 +119,7 @@ impl Raft {
                 })
                 .collect(),
             open_proposals: leading.map_or(0, |leader| leader.open.len()),
-            transfer: leading
-                .and_then(|leader| leader.transfer)
-                .map(|transfer| transfer.to),
+            transfer: leading.and_then(|leader| leader.transfer).map(|transfer| transfer.to),
             membership: Arc::clone(self.membership()),
             counters: self.counters,
         }

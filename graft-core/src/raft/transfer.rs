@@ -15,19 +15,14 @@ impl Raft {
                     _ if !eligible || stalled => Some(Refusal::BadTransferTarget),
                     Some(_) => Some(Refusal::Transferring),
                     None => {
-                        leader.transfer = Some(Transfer {
-                            to,
-                            deadline,
-                            told: false,
-                        });
+                        leader.transfer = Some(Transfer { to, deadline, told: false });
                         None
                     }
                 }
             }
             _ => Some(Refusal::NotLeader { leader: known }),
         };
-        self.answers
-            .extend(refusal.map(|refusal| Answer { token, refusal }));
+        self.answers.extend(refusal.map(|refusal| Answer { token, refusal }));
     }
 
     /// Tells the target to campaign once it has everything, and gives up after one election timeout.
@@ -43,14 +38,10 @@ impl Raft {
             leader.transfer = None;
             return;
         }
-        let caught_up = leader
-            .progress(transfer.to)
-            .is_some_and(|progress| progress.match_index == last);
+        let caught_up =
+            leader.progress(transfer.to).is_some_and(|progress| progress.match_index == last);
         if caught_up && !transfer.told {
-            leader.transfer = Some(Transfer {
-                told: true,
-                ..transfer
-            });
+            leader.transfer = Some(Transfer { told: true, ..transfer });
             self.send(transfer.to, Message::TimeoutNow { term });
         }
     }
@@ -82,9 +73,7 @@ impl Raft {
             .peers
             .iter()
             .filter(|(node, progress)| membership.is_voter(*node) && !progress.stalled);
-        let best = healthy
-            .max_by_key(|(_, progress)| progress.match_index)
-            .map(|(node, _)| *node);
+        let best = healthy.max_by_key(|(_, progress)| progress.match_index).map(|(node, _)| *node);
         if let Some(best) = best {
             self.send(best, Message::TimeoutNow { term });
         }
