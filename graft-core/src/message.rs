@@ -42,8 +42,9 @@ pub enum Message {
     Heartbeat(Heartbeat),
     /// The answer to a heartbeat.
     HeartbeatResponse(HeartbeatResponse),
-    /// A leader sends a chunk of a snapshot (Raft §7).
-    InstallSnapshot(InstallSnapshot),
+    /// A leader sends a chunk of a snapshot (Raft §7). Boxed: it is rare and would make every other
+    /// message three times as large.
+    InstallSnapshot(Box<InstallSnapshot>),
     /// The answer to a chunk.
     InstallSnapshotResponse(InstallSnapshotResponse),
     /// A leader hands over: campaign now (thesis §3.10).

@@ -89,12 +89,7 @@ impl Inbox {
             waker: None,
             closed: false,
         }));
-        (
-            Self {
-                shared: Arc::clone(&shared),
-            },
-            InboxReceiver { shared },
-        )
+        (Self { shared: Arc::clone(&shared) }, InboxReceiver { shared })
     }
 
     /// Hands `inbound` to the server without waiting.
@@ -145,9 +140,7 @@ impl Inbox {
 
 impl fmt::Debug for Inbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inbox")
-            .field("bytes", &lock(&self.shared).bytes)
-            .finish_non_exhaustive()
+        f.debug_struct("Inbox").field("bytes", &lock(&self.shared).bytes).finish_non_exhaustive()
     }
 }
 
@@ -162,14 +155,30 @@ impl InboxReceiver {
     pub fn poll_take(&mut self, context: &mut Context<'_>, arrivals: &mut Arrivals) -> Poll<()> {
         let mut shared = lock(&self.shared);
         if shared.waiting.is_empty() {
-            match &mut shared.waker {
-                Some(waker) => waker.clone_from(context.waker()),
-                none => *none = Some(context.waker().clone()),
-            }
+            shared.register(context);
             return Poll::Pending;
         }
         shared.exchange(arrivals);
         Poll::Ready(())
+    }
+
+    /// Exchanges the empty `arrivals` for what waits, which may be nothing, and registers the waker for
+    /// what comes after. Where `requests` is false, requests stay where they are.
+    ///
+    /// Taking and registering under one lock lets a driver do a turn a wake-up with no second look.
+    pub fn take_and_register(
+        &mut self,
+        context: &mut Context<'_>,
+        arrivals: &mut Arrivals,
+        requests: bool,
+    ) {
+        let mut shared = lock(&self.shared);
+        shared.register(context);
+        if requests {
+            shared.exchange(arrivals);
+        } else {
+            shared.exchange_peers(arrivals);
+        }
     }
 
     /// Exchanges the empty `arrivals` for all that waits, which may be nothing.
@@ -185,12 +194,24 @@ impl InboxReceiver {
 
 impl Shared {
     fn exchange(&mut self, arrivals: &mut Arrivals) {
-        debug_assert!(
-            arrivals.is_empty(),
-            "what was taken before must be processed first"
-        );
+        debug_assert!(arrivals.is_empty(), "what was taken before must be processed first");
         mem::swap(&mut self.waiting, arrivals);
         self.bytes = [0; Class::ALL.len()];
+    }
+
+    fn exchange_peers(&mut self, arrivals: &mut Arrivals) {
+        debug_assert!(arrivals.peers.is_empty(), "what was taken before must be processed first");
+        mem::swap(&mut self.waiting.peers, &mut arrivals.peers);
+        let requests = self.bytes[Class::Request as usize];
+        self.bytes = [0; Class::ALL.len()];
+        self.bytes[Class::Request as usize] = requests;
+    }
+
+    fn register(&mut self, context: &Context<'_>) {
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
     }
 }
 
@@ -232,20 +253,29 @@ mod tests {
 
     #[test]
     fn a_full_class_refuses_and_is_open_again_once_taken() {
-        let (inbox, mut receiver) = Inbox::new(InboxLimits {
-            request_bytes: 200,
-            ..InboxLimits::default()
-        });
+        let (inbox, mut receiver) =
+            Inbox::new(InboxLimits { request_bytes: 200, ..InboxLimits::default() });
         assert!(inbox.offer(request(10)).is_ok());
         assert!(inbox.offer(request(500)).is_err());
         let mut arrivals = Arrivals::default();
         receiver.take_now(&mut arrivals);
         assert_eq!(arrivals.requests.len(), 1);
-        assert!(
-            inbox.offer(request(500)).is_ok(),
-            "an empty class takes in anything"
-        );
+        assert!(inbox.offer(request(500)).is_ok(), "an empty class takes in anything");
         drop(receiver);
         assert!(inbox.is_closed() && inbox.offer(request(1)).is_err());
+    }
+
+    #[test]
+    fn requests_that_are_left_still_count() {
+        let (inbox, mut receiver) =
+            Inbox::new(InboxLimits { request_bytes: 200, ..InboxLimits::default() });
+        let mut context = Context::from_waker(Waker::noop());
+        let mut arrivals = Arrivals::default();
+        assert!(inbox.offer(request(10)).is_ok());
+        receiver.take_and_register(&mut context, &mut arrivals, false);
+        assert!(arrivals.is_empty());
+        assert!(inbox.offer(request(500)).is_err());
+        receiver.take_and_register(&mut context, &mut arrivals, true);
+        assert_eq!(arrivals.requests.len(), 1);
     }
 }

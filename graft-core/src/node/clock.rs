@@ -1,0 +1,106 @@
+//! A node's view of time: what a turn begins with, and the one timer it keeps.
+
+use std::{task::Context, time::Duration};
+
+use crate::{BoxFuture, Runtime};
+
+/// The time at the beginning of the turn.
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    now: Duration,
+    unix_millis: u64,
+    /// When the wall clock was last read.
+    wall_read: Option<Duration>,
+}
+
+impl Clock {
+    /// The wall clock only labels entries, so it is read at most this often.
+    const WALL_EVERY: Duration = Duration::from_millis(1);
+
+    /// Reads the time: monotonic, and the wall clock in milliseconds.
+    pub(super) fn read(&mut self, runtime: &dyn Runtime) -> (Duration, u64) {
+        self.now = runtime.now();
+        let stale =
+            self.wall_read.is_none_or(|read| self.now.saturating_sub(read) >= Self::WALL_EVERY);
+        if stale {
+            self.unix_millis = runtime.unix_millis();
+            self.wall_read = Some(self.now);
+        }
+        (self.now, self.unix_millis)
+    }
+
+    /// The time as it was last read.
+    pub(super) const fn now(&self) -> Duration {
+        self.now
+    }
+}
+
+/// One armed sleep. Deadlines mostly move later, so it is replaced only by an earlier one; when it
+/// fires too early, that costs one idle turn instead of one new sleep a turn.
+#[derive(Default)]
+pub(super) struct Timer {
+    armed: Option<(Duration, BoxFuture)>,
+}
+
+impl Timer {
+    /// Whether the armed sleep is over. Registers the waker where it is not.
+    pub(super) fn poll_fired(&mut self, context: &mut Context<'_>) -> bool {
+        let Some((_, sleep)) = &mut self.armed else {
+            return false;
+        };
+        let fired = sleep.as_mut().poll(context).is_ready();
+        if fired {
+            self.armed = None;
+        }
+        fired
+    }
+
+    /// Sees to it that the task wakes at `deadline` or before. Says whether it is over already.
+    pub(super) fn arm(
+        &mut self,
+        deadline: Duration,
+        runtime: &dyn Runtime,
+        context: &mut Context<'_>,
+    ) -> bool {
+        if self.armed.as_ref().is_some_and(|(at, _)| *at <= deadline) {
+            return false;
+        }
+        self.armed = Some((deadline, runtime.sleep_until(deadline)));
+        self.poll_fired(context)
+    }
+}
+
+/// Lets something through at most once a second, and counts what it held back.
+#[derive(Debug, Default)]
+pub(super) struct Limiter {
+    last: Option<Duration>,
+    held_back: u64,
+}
+
+impl Limiter {
+    const INTERVAL: Duration = Duration::from_secs(1);
+
+    /// `Some(how many were held back since the last time)` where this one may pass.
+    pub(super) fn pass(&mut self, now: Duration) -> Option<u64> {
+        let recent = self.last.is_some_and(|last| now.saturating_sub(last) < Self::INTERVAL);
+        if recent {
+            self.held_back += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.held_back))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limiter_lets_one_pass_a_second_and_counts_the_others() {
+        let mut limiter = Limiter::default();
+        assert_eq!(limiter.pass(Duration::from_millis(0)), Some(0));
+        assert_eq!(limiter.pass(Duration::from_millis(999)), None);
+        assert_eq!(limiter.pass(Duration::from_millis(1000)), Some(1));
+    }
+}
