@@ -246,9 +246,6 @@ mod tests {
         let none = BTreeSet::new();
         let half = |node: NodeId| Index(if node.0 <= 2 { 5 } else { 1 });
         assert_eq!(committed_index(&four, &none, half), Index(1));
-        assert_eq!(
-            vote_result(&four, &none, |node| Some(node.0 <= 2)),
-            VoteResult::Lost
-        );
+        assert_eq!(vote_result(&four, &none, |node| Some(node.0 <= 2)), VoteResult::Lost);
     }
 }

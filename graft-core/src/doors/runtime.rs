@@ -43,10 +43,7 @@ impl TokioRuntime {
     pub fn current() -> Option<Self> {
         let handle = tokio::runtime::Handle::try_current().ok()?;
         let _inside = handle.enter();
-        Some(Self {
-            origin: tokio::time::Instant::now(),
-            handle: handle.clone(),
-        })
+        Some(Self { origin: tokio::time::Instant::now(), handle: handle.clone() })
     }
 }
 
@@ -58,9 +55,7 @@ impl Runtime for TokioRuntime {
 
     fn unix_millis(&self) -> u64 {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        since.map_or(0, |since| {
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        })
+        since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
     fn sleep_until(&self, deadline: Duration) -> BoxFuture {
