@@ -1,0 +1,161 @@
+//! How a request can fail, and what is then known about its command.
+
+use std::time::Duration;
+
+/// What is known about the command of a request that failed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Outcome {
+    /// It was not applied and never will be: it is safe to send it again.
+    NotApplied,
+    /// It was applied.
+    Applied,
+    /// It may have been applied, or may still be.
+    Unknown,
+}
+
+/// Why a request did not end with the machine's response.
+///
+/// | error | outcome | retryable | what to do |
+/// | --- | --- | --- | --- |
+/// | `UnknownServer` | `NotApplied` | no | name a server of this process |
+/// | `AmbiguousServer` | `NotApplied` | no | ask from within the runtime that is meant |
+/// | `WrongEntry` | `NotApplied` | no | send the entry type of that machine |
+/// | `InvalidEntry` | `NotApplied` | no | send an entry that decodes |
+/// | `EntryTooLarge` | `NotApplied` | no | send a smaller entry |
+/// | `NotAQuery` | `NotApplied` | no | send it as a request |
+/// | `NoLeader` | `NotApplied` | yes | see that a majority of the servers runs |
+/// | `Overloaded` | `NotApplied` | yes | send less at once |
+/// | `Timeout`, never taken in | `NotApplied` | yes | send it again |
+/// | `Timeout`, perhaps taken in | `Unknown` | no | look at the state, then decide |
+/// | `SessionExpired` | `Unknown` | no | look at the state, then decide |
+/// | `MachinePanicked` | `Applied` | no | mend the machine |
+/// | `Shutdown`, never sent | `NotApplied` | yes | send it by another client |
+/// | `Shutdown`, sent | `Unknown` | no | look at the state, then decide |
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// No server of that name runs here.
+    #[error("there is no server `{name}` in this process: start it, or check the name")]
+    UnknownServer {
+        /// The name asked for.
+        name: String,
+    },
+    /// Servers of that name run on several runtimes, and the caller is on none of these.
+    #[error(
+        "servers called `{name}` run on several runtimes: ask from within the one you mean, or through its supervisor"
+    )]
+    AmbiguousServer {
+        /// The name asked for.
+        name: String,
+    },
+    /// The server's machine takes another type of entry.
+    #[error("this server's machine takes entries of type `{expected}`, not `{found}`")]
+    WrongEntry {
+        /// The type the machine takes.
+        expected: String,
+        /// The type that was sent.
+        found: String,
+    },
+    /// The entry does not decode; it never entered the log.
+    #[error("the entry is not valid: {reason}")]
+    InvalidEntry {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The entry is larger than this cluster takes; it never entered the log.
+    #[error("the entry has {bytes} bytes, the limit is {limit}: split it, or raise the limit")]
+    EntryTooLarge {
+        /// Its size in bytes.
+        bytes: usize,
+        /// The largest size in bytes.
+        limit: usize,
+    },
+    /// The machine does not answer this entry as a query.
+    #[error("the machine does not take this entry as a query: send it as a request")]
+    NotAQuery,
+    /// Servers answered, and none of them led until the deadline.
+    #[error(
+        "no leader was found in {waited:?}: see that a majority of the servers runs and can talk to each other"
+    )]
+    NoLeader {
+        /// How long it was tried.
+        waited: Duration,
+    },
+    /// Too much is waiting, here or at the leader.
+    #[error("too many requests are waiting: send fewer at once, or wait a little")]
+    Overloaded,
+    /// The deadline passed.
+    #[error("no answer came within {waited:?}{}", .outcome.remark())]
+    Timeout {
+        /// How long it was tried.
+        waited: Duration,
+        /// `NotApplied` where no server can have taken it in, else `Unknown`.
+        outcome: Outcome,
+    },
+    /// The session of the command expired before an answer came.
+    #[error("the session expired before an answer came{}", Outcome::Unknown.remark())]
+    SessionExpired,
+    /// The machine panicked over the entry, on every server alike, and keeps what it had done.
+    #[error("the machine panicked over the entry: {message}")]
+    MachinePanicked {
+        /// What the panic said.
+        message: String,
+    },
+    /// The client or its runtime was shut down.
+    #[error("the client was shut down{}", .outcome.remark())]
+    Shutdown {
+        /// `NotApplied` where no server can have taken the request in, else `Unknown`.
+        outcome: Outcome,
+    },
+}
+
+impl Outcome {
+    const fn remark(self) -> &'static str {
+        match self {
+            Self::NotApplied => "; the entry was not applied",
+            Self::Applied => "; the entry was applied",
+            Self::Unknown => "; the entry may have been applied",
+        }
+    }
+}
+
+impl RequestError {
+    /// What is known about the command.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        match self {
+            Self::UnknownServer { .. }
+            | Self::AmbiguousServer { .. }
+            | Self::WrongEntry { .. }
+            | Self::InvalidEntry { .. }
+            | Self::EntryTooLarge { .. }
+            | Self::NotAQuery
+            | Self::NoLeader { .. }
+            | Self::Overloaded => Outcome::NotApplied,
+            Self::MachinePanicked { .. } => Outcome::Applied,
+            Self::SessionExpired => Outcome::Unknown,
+            Self::Timeout { outcome, .. } | Self::Shutdown { outcome } => *outcome,
+        }
+    }
+
+    /// Whether sending the same entry again is safe and may end better.
+    ///
+    /// An idempotent entry may also be sent again where this says no because the outcome is unknown.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::NoLeader { .. } | Self::Overloaded => true,
+            Self::Timeout { outcome, .. } | Self::Shutdown { outcome } => {
+                matches!(outcome, Outcome::NotApplied)
+            }
+            Self::UnknownServer { .. }
+            | Self::AmbiguousServer { .. }
+            | Self::WrongEntry { .. }
+            | Self::InvalidEntry { .. }
+            | Self::EntryTooLarge { .. }
+            | Self::NotAQuery
+            | Self::MachinePanicked { .. }
+            | Self::SessionExpired => false,
+        }
+    }
+}
