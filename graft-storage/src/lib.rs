@@ -1,1 +1,14 @@
-//! To come.
+//! Where a server keeps what it must not forget: implementations of [`graft_core::LogStore`].
+//!
+//! * [`MemoryStore`] outlives the server that writes to it, not the process. It is the store of
+//!   clusters that live in one process, and the disk of every test.
+//! * [`conformance`] is a suite of named checks that any [`LogStore`](graft_core::LogStore) can run,
+//!   under any executor and any test framework.
+//! * [`fault`] holds the switches by which tests make a [`MemoryStore`] slow, deaf or broken. They are
+//!   off until somebody turns one.
+
+pub mod conformance;
+pub mod fault;
+mod memory;
+
+pub use memory::MemoryStore;

@@ -24,7 +24,8 @@ pub trait LogStore: Send + Sync + 'static {
     /// What the store holds, or `None` where it was never born.
     ///
     /// This fences: every write given to an earlier handle is either in what is returned or never
-    /// happens, and from now on writes through earlier handles fail with [`StoreError::Fenced`].
+    /// happens, and from now on writing and staging through earlier handles fails with
+    /// [`StoreError::Fenced`].
     ///
     /// # Errors
     ///

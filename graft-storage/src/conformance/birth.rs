@@ -1,0 +1,51 @@
+//! A store is born once and remembers as whom.
+
+use graft_core::{Identity, Recovered, StoreError};
+
+use super::{
+    Fixture, Verdict, ensure_eq, ensure_refused, list_checks,
+    samples::{append, born, identity, range, recovered, write},
+};
+
+list_checks![
+    a_store_never_born_recovers_as_none_and_takes_no_writes,
+    a_newborn_store_is_empty_and_knows_its_identity,
+    a_second_birth_is_refused_and_changes_nothing,
+];
+
+async fn a_store_never_born_recovers_as_none_and_takes_no_writes(fixture: &dyn Fixture) -> Verdict {
+    let store = fixture.open().await;
+    ensure_eq(&store.recover().await?, &None, "what was never born")?;
+    let is_unborn = |error: &StoreError| matches!(error, StoreError::NotBorn);
+    let outcome = store.write(vec![append(1, 1..2)]).await;
+    ensure_refused(outcome, is_unborn, "a write before birth is `NotBorn`")?;
+    let outcome = store.read(range(1..2), 1).await;
+    ensure_refused(outcome, is_unborn, "a read before birth is `NotBorn`")?;
+    ensure_eq(&store.recover().await?, &None, "what was still never born")
+}
+
+async fn a_newborn_store_is_empty_and_knows_its_identity(fixture: &dyn Fixture) -> Verdict {
+    let store = born(fixture).await?;
+    let newborn = Recovered::newborn(identity());
+    ensure_eq(&recovered(&*store).await?, &newborn, "a newborn store")?;
+    drop(store);
+    let store = fixture.reopen().await;
+    ensure_eq(&recovered(&*store).await?, &newborn, "after a reopen")
+}
+
+async fn a_second_birth_is_refused_and_changes_nothing(fixture: &dyn Fixture) -> Verdict {
+    let store = born(fixture).await?;
+    write(&*store, [append(1, 1..3)]).await?;
+    let before = recovered(&*store).await?;
+    let other = Identity { name: "server2".into(), ..identity() };
+    let is_refusal = |error: &StoreError| match error {
+        StoreError::AlreadyBorn { name } => *name == identity().name,
+        _ => false,
+    };
+    let promise = "a second birth is `AlreadyBorn` and names the first";
+    ensure_refused(store.create(&other).await, is_refusal, promise)?;
+    drop(store);
+    let store = fixture.reopen().await;
+    ensure_refused(store.create(&other).await, is_refusal, promise)?;
+    ensure_eq(&recovered(&*store).await?, &before, "after a refused birth")
+}

@@ -1,0 +1,125 @@
+//! Looks at a whole batch before any of it is applied, so that a batch happens whole or not at all.
+
+use graft_core::{Entries, Index, LogId, SnapshotMeta, StoreError, Term, Write};
+
+use super::{
+    log::{Log, push_runs, term_in},
+    snapshots::Snapshots,
+};
+
+/// What log and snapshot will be after the orders looked at so far, without a copy of the log.
+pub(super) struct Plan<'a> {
+    log: &'a Log,
+    snapshots: &'a Snapshots,
+    /// The log's own entries still stand up to here.
+    kept: Index,
+    /// The runs of terms of the batch's own entries, all of them above `kept`.
+    appended: Vec<(Index, Term)>,
+    compacted: LogId,
+    last: LogId,
+    covered: Index,
+    installed: Vec<&'a SnapshotMeta>,
+}
+
+/// Checks that every order of a batch fits what the store will hold when its turn comes.
+///
+/// `scratch` is a buffer whose content does not matter; it saves an allocation a batch.
+pub(super) fn check(
+    log: &Log,
+    snapshots: &Snapshots,
+    writes: &[Write],
+    scratch: &mut Vec<(Index, Term)>,
+) -> Result<(), StoreError> {
+    scratch.clear();
+    let mut plan = Plan {
+        log,
+        snapshots,
+        kept: log.last().index,
+        appended: std::mem::take(scratch),
+        compacted: log.compacted(),
+        last: log.last(),
+        covered: snapshots.installed().map_or(Index(0), |meta| meta.last.index),
+        installed: Vec::new(),
+    };
+    let checked = writes.iter().try_for_each(|order| plan.order(order));
+    *scratch = plan.appended;
+    checked.map_err(|reason| StoreError::BadWrite { reason, last: log.last() })
+}
+
+impl<'a> Plan<'a> {
+    fn order(&mut self, order: &'a Write) -> Result<(), &'static str> {
+        match order {
+            Write::HardState(_) => Ok(()),
+            Write::Append(entries) => self.append(entries),
+            Write::InstallSnapshot(meta) => self.install(meta),
+            Write::Compact(upto) => self.compact(*upto),
+            _ => Err("it holds an order that this store does not know"),
+        }
+    }
+
+    fn append(&mut self, entries: &Entries) -> Result<(), &'static str> {
+        let (Some(first), Some(last)) = (entries.first(), entries.last_log_id()) else {
+            return Ok(());
+        };
+        let LogId { term, index } = first.log_id;
+        if index <= self.compacted.index {
+            return Err("an append begins at or below what is compacted");
+        }
+        if index > self.last.index.next() {
+            return Err("an append leaves a gap");
+        }
+        if self.term_at(index.previous()) > Some(term) {
+            return Err("an append begins with a lower term than the entry before it");
+        }
+        self.kept = self.kept.min(index.previous());
+        let keep = self.appended.partition_point(|(begin, _)| *begin < index);
+        self.appended.truncate(keep);
+        push_runs(&mut self.appended, entries);
+        self.last = last;
+        Ok(())
+    }
+
+    fn compact(&mut self, upto: LogId) -> Result<(), &'static str> {
+        if upto.index < self.compacted.index {
+            return Ok(());
+        }
+        if self.term_at(upto.index) != Some(upto.term) {
+            return Err("a compaction names an entry that the log does not hold");
+        }
+        if upto.index > self.covered && upto.index > self.compacted.index {
+            return Err("a compaction drops entries that no installed snapshot covers");
+        }
+        self.compacted = upto;
+        Ok(())
+    }
+
+    fn install(&mut self, meta: &'a SnapshotMeta) -> Result<(), &'static str> {
+        if self.installed.contains(&meta) || !self.snapshots.is_complete(meta) {
+            return Err("a snapshot is installed that is not completely staged");
+        }
+        if meta.last.index < self.compacted.index {
+            return Err("a snapshot is installed that ends below what is compacted");
+        }
+        if self.term_at(meta.last.index) != Some(meta.last.term) {
+            self.kept = Index(0);
+            self.appended.clear();
+            self.compacted = meta.last;
+            self.last = meta.last;
+        }
+        self.covered = meta.last.index;
+        self.installed.push(meta);
+        Ok(())
+    }
+
+    fn term_at(&self, index: Index) -> Option<Term> {
+        if index == self.compacted.index {
+            Some(self.compacted.term)
+        } else if index < self.compacted.index || index > self.last.index {
+            None
+        } else if index <= self.kept {
+            self.log.term_at(index)
+        } else {
+            term_in(&self.appended, index)
+        }
+    }
+}
