@@ -29,6 +29,7 @@ pub enum Outcome {
 /// | `Timeout`, perhaps taken in | `Unknown` | no | look at the state, then decide |
 /// | `SessionExpired` | `Unknown` | no | look at the state, then decide |
 /// | `MachinePanicked` | `Applied` | no | mend the machine |
+/// | `UnreadableResponse` | `Applied` | no | mend the response type |
 /// | `Shutdown`, never sent | `NotApplied` | yes | send it by another client |
 /// | `Shutdown`, sent | `Unknown` | no | look at the state, then decide |
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -101,6 +102,12 @@ pub enum RequestError {
         /// What the panic said.
         message: String,
     },
+    /// The entry was applied, and the machine's response does not decode here.
+    #[error("the entry was applied, and the response does not decode: {reason}")]
+    UnreadableResponse {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The client or its runtime was shut down.
     #[error("the client was shut down{}", .outcome.remark())]
     Shutdown {
@@ -132,7 +139,7 @@ impl RequestError {
             | Self::NotAQuery
             | Self::NoLeader { .. }
             | Self::Overloaded => Outcome::NotApplied,
-            Self::MachinePanicked { .. } => Outcome::Applied,
+            Self::MachinePanicked { .. } | Self::UnreadableResponse { .. } => Outcome::Applied,
             Self::SessionExpired => Outcome::Unknown,
             Self::Timeout { outcome, .. } | Self::Shutdown { outcome } => *outcome,
         }
@@ -155,6 +162,7 @@ impl RequestError {
             | Self::EntryTooLarge { .. }
             | Self::NotAQuery
             | Self::MachinePanicked { .. }
+            | Self::UnreadableResponse { .. }
             | Self::SessionExpired => false,
         }
     }

@@ -103,6 +103,13 @@ impl<B> Request<B> {
         self.options = self.options.deadline(deadline);
         self
     }
+
+    /// Promises that applying the entry twice does no harm: see [`RequestOptions::idempotent`]. Has no
+    /// effect after the first poll.
+    pub fn idempotent(mut self) -> Self {
+        self.options = self.options.idempotent();
+        self
+    }
 }
 
 impl<B: Body> Request<B> {
