@@ -8,9 +8,13 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Admission, CommandHeader, Outcome, Payload, PayloadError, SessionTable, checksum::Checksum,
+    Admission, Outcome, Payload, PayloadError, SessionTable,
+    checksum::Checksum,
+    codec::{parse_command, parse_plain},
 };
-use crate::{Checkpoint, Command, Entry, Index, LogId, LogTime, StateMachine, Undecodable};
+use crate::{
+    Checkpoint, Command, Entry, EntryKind, Index, LogId, LogTime, StateMachine, Undecodable,
+};
 
 /// Applies the log to a machine, each command under a session once at most.
 ///
@@ -100,47 +104,38 @@ impl Applier {
         machine: impl FnOnce(&Command<'_>) -> Result<Bytes, Undecodable>,
     ) -> Result<Option<Outcome>, ApplyError> {
         let index = entry.log_id.index;
-        assert_eq!(
-            index,
-            self.last.index.next(),
-            "an entry was skipped or applied twice"
-        );
+        assert_eq!(index, self.last.index.next(), "an entry was skipped or applied twice");
         assert!(entry.log_id.term >= self.last.term, "a term fell");
         self.last = entry.log_id;
         self.sessions.advance(entry.time);
+        let malformed = |source| ApplyError::Malformed { index, source };
+        let (version, body, ticket) = match entry.kind {
+            EntryKind::SessionCommand => {
+                let (header, body) = parse_command(&entry.payload).map_err(malformed)?;
+                match self.sessions.admit(&header) {
+                    Admission::Apply(ticket) => (header.version, body, Some(ticket)),
+                    Admission::Answer(outcome) => return Ok(Some(self.ended(outcome))),
+                }
+            }
+            EntryKind::Plain => {
+                let (version, body) = parse_plain(&entry.payload).map_err(malformed)?;
+                (version, body, None)
+            }
+            _ => return self.apply_own(entry),
+        };
         let time = self.sessions.now();
-        let payload = Payload::parse(entry.kind, &entry.payload)
-            .map_err(|source| ApplyError::Malformed { index, source })?;
-        if let Payload::Blank { unix_millis } = payload {
-            self.clock.set(unix_millis, time);
+        let command = Command {
+            log_id: entry.log_id,
+            time,
+            unix_millis: self.clock.tell(time),
+            version,
+            body,
+        };
+        let outcome = run_caught(&command, machine)?;
+        if let Some(ticket) = ticket {
+            self.sessions.keep(ticket, &outcome);
         }
-        let unix_millis = self.clock.tell(time);
-        let run = |version, body| {
-            let command = Command {
-                log_id: entry.log_id,
-                time,
-                unix_millis,
-                version,
-                body,
-            };
-            run_caught(&command, machine)
-        };
-        let outcome = match payload {
-            Payload::Blank { .. } | Payload::Membership(_) => return Ok(None),
-            Payload::Plain { version, body } => run(version, body)?,
-            Payload::SessionOpen(settings) => {
-                Outcome::SessionOpened(self.sessions.open(index, settings))
-            }
-            Payload::SessionKeepAlive { session, floor } => {
-                self.sessions.keep_alive(session, floor)
-            }
-            Payload::SessionClose { session } => self.sessions.close(session),
-            Payload::SessionCommand { header, body } => {
-                self.under_session(&header, || run(header.version, body))?
-            }
-        };
-        self.checksum.add(index, &outcome);
-        Ok(Some(outcome))
+        Ok(Some(self.ended(outcome)))
     }
 
     /// The checkpoint at the last applied entry, where its index is a multiple of
@@ -151,10 +146,7 @@ impl Applier {
         if index.0 == 0 || !index.0.is_multiple_of(Checkpoint::INTERVAL) {
             return None;
         }
-        Some(Checkpoint {
-            index,
-            checksum: self.checksum.0,
-        })
+        Some(Checkpoint { index, checksum: self.checksum.0 })
     }
 
     /// The last entry that was applied; [`LogId::ZERO`] before the first.
@@ -181,19 +173,36 @@ impl Applier {
         &self.sessions
     }
 
-    fn under_session(
-        &mut self,
-        header: &CommandHeader,
-        run: impl FnOnce() -> Result<Outcome, ApplyError>,
-    ) -> Result<Outcome, ApplyError> {
-        match self.sessions.admit(header) {
-            Admission::Answer(outcome) => Ok(outcome),
-            Admission::Apply(ticket) => {
-                let outcome = run()?;
-                self.sessions.keep(ticket, &outcome);
-                Ok(outcome)
+    /// Applies an entry that is no command: it concerns the sessions or the clock, or neither.
+    fn apply_own(&mut self, entry: &Entry) -> Result<Option<Outcome>, ApplyError> {
+        let index = entry.log_id.index;
+        let payload = Payload::parse(entry.kind, &entry.payload)
+            .map_err(|source| ApplyError::Malformed { index, source })?;
+        let time = self.sessions.now();
+        let outcome = match payload {
+            Payload::Blank { unix_millis } => {
+                // What the leader before would have told by now is not undercut by the new one.
+                self.clock.tell(time);
+                self.clock.set(unix_millis, time);
+                None
             }
-        }
+            Payload::SessionOpen(settings) => {
+                let session = self.sessions.open(index, settings);
+                Some(Outcome::SessionOpened(session))
+            }
+            Payload::SessionKeepAlive { session, floor } => {
+                Some(self.sessions.keep_alive(session, floor))
+            }
+            Payload::SessionClose { session } => Some(self.sessions.close(session)),
+            Payload::Membership(_) | Payload::Plain { .. } | Payload::SessionCommand { .. } => None,
+        };
+        Ok(outcome.map(|outcome| self.ended(outcome)))
+    }
+
+    #[inline]
+    fn ended(&mut self, outcome: Outcome) -> Outcome {
+        self.checksum.add(self.last.index, &outcome);
+        outcome
     }
 }
 
@@ -205,11 +214,9 @@ fn run_caught(
     // on every server alike.
     match catch_unwind(AssertUnwindSafe(|| machine(command))) {
         Ok(Ok(reply)) => Ok(Outcome::Applied(reply)),
-        Ok(Err(Undecodable { version, reason })) => Err(ApplyError::Undecodable {
-            index: command.log_id.index,
-            version,
-            reason,
-        }),
+        Ok(Err(Undecodable { version, reason })) => {
+            Err(ApplyError::Undecodable { index: command.log_id.index, version, reason })
+        }
         Err(panic) => Ok(Outcome::Panicked(panic_message(panic))),
     }
 }
@@ -245,6 +252,7 @@ pub(super) struct WallClock {
 }
 
 impl WallClock {
+    #[inline]
     fn set(&mut self, unix_millis: u64, at: LogTime) {
         if unix_millis != 0 {
             self.unix_millis = unix_millis;
@@ -252,6 +260,7 @@ impl WallClock {
         }
     }
 
+    #[inline]
     fn tell(&mut self, time: LogTime) -> u64 {
         let since = time.0.saturating_sub(self.at.0);
         self.latest = self.latest.max(self.unix_millis.saturating_add(since));

@@ -65,9 +65,7 @@ impl SessionSettings {
     #[must_use]
     pub fn clamped(self) -> Self {
         Self {
-            ttl_millis: self
-                .ttl_millis
-                .clamp(Self::MIN_TTL_MILLIS, Self::MAX_TTL_MILLIS),
+            ttl_millis: self.ttl_millis.clamp(Self::MIN_TTL_MILLIS, Self::MAX_TTL_MILLIS),
             window: self.window.clamp(1, Self::MAX_WINDOW),
             max_sessions: self.max_sessions.clamp(1, Self::MAX_SESSIONS),
         }
@@ -76,11 +74,7 @@ impl SessionSettings {
 
 impl Default for SessionSettings {
     fn default() -> Self {
-        Self {
-            ttl_millis: 10 * 60 * 1_000,
-            window: 4_096,
-            max_sessions: 100_000,
-        }
+        Self { ttl_millis: 10 * 60 * 1_000, window: 4_096, max_sessions: 100_000 }
     }
 }
 
@@ -136,13 +130,12 @@ impl<'a> Payload<'a> {
     /// [`PayloadError`] says what is wrong with it.
     pub fn parse(kind: EntryKind, payload: &'a [u8]) -> Result<Self, PayloadError> {
         Ok(match kind {
-            EntryKind::Blank => Self::Blank {
-                unix_millis: payload.try_into().map_or(0, u64::from_le_bytes),
-            },
+            EntryKind::Blank => {
+                Self::Blank { unix_millis: payload.try_into().map_or(0, u64::from_le_bytes) }
+            }
             EntryKind::Membership => Self::Membership(payload),
             EntryKind::Plain => {
-                let (header, body) = split::<PLAIN_HEADER>(kind, payload)?;
-                let version = reserved_free::<PLAIN_HEADER>(kind, header, 2)?;
+                let (version, body) = parse_plain(payload)?;
                 Self::Plain { version, body }
             }
             EntryKind::SessionOpen => {
@@ -160,18 +153,11 @@ impl<'a> Payload<'a> {
                     floor: u64_at(whole, 8),
                 }
             }
-            EntryKind::SessionClose => Self::SessionClose {
-                session: SessionId(u64_at(exactly::<8>(kind, payload)?, 0)),
-            },
+            EntryKind::SessionClose => {
+                Self::SessionClose { session: SessionId(u64_at(exactly::<8>(kind, payload)?, 0)) }
+            }
             EntryKind::SessionCommand => {
-                let (header, body) = split::<COMMAND_HEADER>(kind, payload)?;
-                let version = reserved_free::<COMMAND_HEADER>(kind, header, 26)?;
-                let header = CommandHeader {
-                    session: SessionId(u64_at(header, 0)),
-                    sequence: u64_at(header, 8),
-                    floor: u64_at(header, 16),
-                    version,
-                };
+                let (header, body) = parse_command(payload)?;
                 Self::SessionCommand { header, body }
             }
         })
@@ -246,12 +232,11 @@ pub fn check_payload(kind: EntryKind, payload: &[u8]) -> Result<(), PayloadError
         return Err(PayloadError::NotForClients { kind });
     }
     match Payload::parse(kind, payload)? {
-        Payload::SessionCommand {
-            header: CommandHeader {
-                sequence, floor, ..
-            },
-            ..
-        } if sequence < floor => Err(PayloadError::BelowItsFloor { sequence, floor }),
+        Payload::SessionCommand { header: CommandHeader { sequence, floor, .. }, .. }
+            if sequence < floor =>
+        {
+            Err(PayloadError::BelowItsFloor { sequence, floor })
+        }
         _ => Ok(()),
     }
 }
@@ -321,17 +306,35 @@ pub fn encode_blank(unix_millis: u64) -> Bytes {
     Bytes::copy_from_slice(&unix_millis.to_le_bytes())
 }
 
+/// Takes the payload of an [`EntryKind::Plain`] apart: its version and its body.
+#[inline]
+pub(super) fn parse_plain(payload: &[u8]) -> Result<(u16, &[u8]), PayloadError> {
+    let (header, body) = split::<PLAIN_HEADER>(EntryKind::Plain, payload)?;
+    let [first, second] = [u64_at(header, 0), u64_at(header, 8)];
+    let version = version(EntryKind::Plain, first, second)?;
+    Ok((version, body))
+}
+
+/// Takes the payload of an [`EntryKind::SessionCommand`] apart: its header and its body.
+#[inline]
+pub(super) fn parse_command(payload: &[u8]) -> Result<(CommandHeader, &[u8]), PayloadError> {
+    let (header, body) = split::<COMMAND_HEADER>(EntryKind::SessionCommand, payload)?;
+    let header = CommandHeader {
+        session: SessionId(u64_at(header, 0)),
+        sequence: u64_at(header, 8),
+        floor: u64_at(header, 16),
+        version: version(EntryKind::SessionCommand, u64_at(header, 24), 0)?,
+    };
+    Ok((header, body))
+}
+
+#[inline]
 fn split<const N: usize>(
     kind: EntryKind,
     payload: &[u8],
 ) -> Result<(&[u8; N], &[u8]), PayloadError> {
-    let length = payload.len();
-    let header = N;
-    payload.split_first_chunk().ok_or(PayloadError::TooShort {
-        kind,
-        length,
-        header,
-    })
+    let (length, header) = (payload.len(), N);
+    payload.split_first_chunk().ok_or(PayloadError::TooShort { kind, length, header })
 }
 
 fn exactly<const N: usize>(kind: EntryKind, payload: &[u8]) -> Result<&[u8; N], PayloadError> {
@@ -342,32 +345,32 @@ fn exactly<const N: usize>(kind: EntryKind, payload: &[u8]) -> Result<&[u8; N], 
     })
 }
 
-/// The version that ends at `from`, where all that follows it in the header is zero.
-fn reserved_free<const N: usize>(
-    kind: EntryKind,
-    header: &[u8; N],
-    from: usize,
-) -> Result<u16, PayloadError> {
-    if header[from..].iter().any(|byte| *byte != 0) {
-        return Err(PayloadError::ReservedBytes { kind });
+/// The version in the low bytes of `word`, where the rest of it and `reserved` are zero.
+#[inline]
+fn version(kind: EntryKind, word: u64, reserved: u64) -> Result<u16, PayloadError> {
+    match u16::try_from(word) {
+        Ok(version) if reserved == 0 => Ok(version),
+        _ => Err(PayloadError::ReservedBytes { kind }),
     }
-    Ok(u16::from_le_bytes(array_at(header, from - 2)))
 }
 
 fn put(out: &mut [u8], at: usize, bytes: &[u8]) {
     out[at..at + bytes.len()].copy_from_slice(bytes);
 }
 
+#[inline]
 fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut array = [0; N];
     array.copy_from_slice(&bytes[at..at + N]);
     array
 }
 
+#[inline]
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(array_at(bytes, at))
 }
 
+#[inline]
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(array_at(bytes, at))
 }
@@ -400,11 +403,7 @@ mod tests {
         let keep_alive = [5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0];
         let close = [5, 0, 0, 0, 0, 0, 0, 0];
         let blank = [0, 1, 0, 0, 0, 0, 0, 0];
-        let settings = SessionSettings {
-            ttl_millis: 10_000,
-            window: 7,
-            max_sessions: 265,
-        };
+        let settings = SessionSettings { ttl_millis: 10_000, window: 7, max_sessions: 265 };
 
         assert_eq!(encode_command(&HEADER, body), command);
         assert_eq!(encode_plain(HEADER.version, body), plain);
@@ -414,47 +413,16 @@ mod tests {
         assert_eq!(encode_blank(256), &blank[..]);
 
         let stored: [(EntryKind, &[u8], Payload<'_>); 6] = [
-            (
-                EntryKind::SessionCommand,
-                &command,
-                Payload::SessionCommand {
-                    header: HEADER,
-                    body,
-                },
-            ),
-            (
-                EntryKind::Plain,
-                &plain,
-                Payload::Plain {
-                    version: HEADER.version,
-                    body,
-                },
-            ),
-            (
-                EntryKind::SessionOpen,
-                &open,
-                Payload::SessionOpen(settings),
-            ),
+            (EntryKind::SessionCommand, &command, Payload::SessionCommand { header: HEADER, body }),
+            (EntryKind::Plain, &plain, Payload::Plain { version: HEADER.version, body }),
+            (EntryKind::SessionOpen, &open, Payload::SessionOpen(settings)),
             (
                 EntryKind::SessionKeepAlive,
                 &keep_alive,
-                Payload::SessionKeepAlive {
-                    session: SessionId(5),
-                    floor: 6,
-                },
+                Payload::SessionKeepAlive { session: SessionId(5), floor: 6 },
             ),
-            (
-                EntryKind::SessionClose,
-                &close,
-                Payload::SessionClose {
-                    session: SessionId(5),
-                },
-            ),
-            (
-                EntryKind::Blank,
-                &blank,
-                Payload::Blank { unix_millis: 256 },
-            ),
+            (EntryKind::SessionClose, &close, Payload::SessionClose { session: SessionId(5) }),
+            (EntryKind::Blank, &blank, Payload::Blank { unix_millis: 256 }),
         ];
         for (kind, bytes, payload) in stored {
             assert_eq!(Payload::parse(kind, bytes), Ok(payload), "{kind:?}");
@@ -483,10 +451,7 @@ mod tests {
         let whole: [(EntryKind, Bytes); 5] = [
             (EntryKind::Plain, encode_plain(1, b"")),
             (EntryKind::SessionOpen, SessionSettings::default().encode()),
-            (
-                EntryKind::SessionKeepAlive,
-                encode_keep_alive(SessionId(1), 1),
-            ),
+            (EntryKind::SessionKeepAlive, encode_keep_alive(SessionId(1), 1)),
             (EntryKind::SessionClose, encode_close(SessionId(1))),
             (EntryKind::SessionCommand, encode_command(&HEADER, b"")),
         ];
@@ -508,11 +473,7 @@ mod tests {
         ] {
             assert_eq!(
                 check_payload(kind, &vec![0; length + 1]),
-                Err(PayloadError::WrongLength {
-                    kind,
-                    length: length + 1,
-                    expected: length
-                })
+                Err(PayloadError::WrongLength { kind, length: length + 1, expected: length })
             );
         }
     }
@@ -521,11 +482,7 @@ mod tests {
     fn the_door_refuses_header_bytes_that_have_no_meaning_yet() {
         for (kind, whole, reserved) in [
             (EntryKind::Plain, encode_plain(u16::MAX, b"x"), 2..16),
-            (
-                EntryKind::SessionCommand,
-                encode_command(&HEADER, b"x"),
-                26..32,
-            ),
+            (EntryKind::SessionCommand, encode_command(&HEADER, b"x"), 26..32),
         ] {
             for at in reserved {
                 let mut bytes = whole.to_vec();
@@ -541,27 +498,17 @@ mod tests {
 
     #[test]
     fn the_door_refuses_a_command_below_its_own_floor() {
-        let header = CommandHeader {
-            sequence: 4,
-            floor: 5,
-            ..HEADER
-        };
+        let header = CommandHeader { sequence: 4, floor: 5, ..HEADER };
         assert_eq!(
             check_payload(EntryKind::SessionCommand, &encode_command(&header, b"")),
-            Err(PayloadError::BelowItsFloor {
-                sequence: 4,
-                floor: 5
-            })
+            Err(PayloadError::BelowItsFloor { sequence: 4, floor: 5 })
         );
     }
 
     #[test]
     fn the_door_refuses_the_leaders_own_kinds() {
         for kind in [EntryKind::Blank, EntryKind::Membership] {
-            assert_eq!(
-                check_payload(kind, &[]),
-                Err(PayloadError::NotForClients { kind })
-            );
+            assert_eq!(check_payload(kind, &[]), Err(PayloadError::NotForClients { kind }));
         }
     }
 
@@ -578,16 +525,9 @@ mod tests {
 
     #[test]
     fn settings_are_moved_into_their_ranges() {
-        let low = SessionSettings {
-            ttl_millis: 0,
-            window: 0,
-            max_sessions: 0,
-        };
-        let high = SessionSettings {
-            ttl_millis: u64::MAX,
-            window: u32::MAX,
-            max_sessions: u32::MAX,
-        };
+        let low = SessionSettings { ttl_millis: 0, window: 0, max_sessions: 0 };
+        let high =
+            SessionSettings { ttl_millis: u64::MAX, window: u32::MAX, max_sessions: u32::MAX };
         assert_eq!(
             low.clamped(),
             SessionSettings {

@@ -22,15 +22,13 @@ struct Link {
 
 impl IdleOrder {
     /// Links a slot that is not linked as the one that was active last.
+    #[inline]
     pub(super) fn push(&mut self, slot: Slot) {
         let at = slot as usize;
         if self.links.len() <= at {
             self.links.resize(at + 1, Link::default());
         }
-        self.links[at] = Link {
-            older: self.newest,
-            newer: None,
-        };
+        self.links[at] = Link { older: self.newest, newer: None };
         match self.newest {
             Some(newest) => self.links[newest as usize].newer = Some(slot),
             None => self.oldest = Some(slot),
@@ -39,6 +37,7 @@ impl IdleOrder {
     }
 
     /// Unlinks a slot that is linked.
+    #[inline]
     pub(super) fn remove(&mut self, slot: Slot) {
         let link = std::mem::take(&mut self.links[slot as usize]);
         match link.older {
@@ -52,6 +51,7 @@ impl IdleOrder {
     }
 
     /// Makes a linked slot the one that was active last.
+    #[inline]
     pub(super) fn touch(&mut self, slot: Slot) {
         if self.newest != Some(slot) {
             self.remove(slot);

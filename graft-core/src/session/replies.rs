@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::Outcome;
+use super::{Outcome, checksum::word};
 
 /// Replies by sequence. Copies of what the machine answered: a shared buffer, of which a reply may be
 /// a small part, is not held for it, so what is counted is what is taken.
@@ -26,8 +26,9 @@ pub(super) struct Kept {
 /// What is kept of an outcome: 24 bytes, and most replies need no more.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum KeptReply {
-    /// Of a command that was applied, up to [`SHORT`] bytes.
-    Short { length: u8, bytes: [u8; SHORT] },
+    /// Of a command that was applied, up to [`SHORT`] bytes. In words, because words move through
+    /// registers where bytes would wait for each other in memory.
+    Short { length: u8, words: [u64; 2] },
     /// Of a command that was applied.
     Long(Box<[u8]>),
     /// The message of a panic.
@@ -35,29 +36,42 @@ pub(super) enum KeptReply {
 }
 
 /// The longest reply that is kept in place.
-const SHORT: usize = 22;
+const SHORT: usize = 16;
 
 impl KeptReply {
+    #[inline]
     pub(super) fn applied(reply: &[u8]) -> Self {
         match u8::try_from(reply.len()) {
-            Ok(length) if reply.len() <= SHORT => {
-                let mut bytes = [0; SHORT];
-                bytes[..reply.len()].copy_from_slice(reply);
-                Self::Short { length, bytes }
-            }
+            Ok(length) if reply.len() <= SHORT => Self::Short {
+                length,
+                words: [word(reply), word(reply.get(8..).unwrap_or_default())],
+            },
             _ => Self::Long(reply.into()),
         }
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    /// How many bytes the reply has.
+    #[inline]
+    pub(super) fn len(&self) -> usize {
         match self {
-            Self::Short { length, bytes } => &bytes[..usize::from(*length)],
-            Self::Long(bytes) | Self::Panicked(bytes) => bytes,
+            Self::Short { length, .. } => usize::from(*length),
+            Self::Long(bytes) | Self::Panicked(bytes) => bytes.len(),
+        }
+    }
+
+    /// Calls `read` with the bytes of the reply.
+    pub(super) fn with_bytes<T>(&self, read: impl FnOnce(&[u8]) -> T) -> T {
+        match self {
+            Self::Short { length, words } => {
+                let bytes = words.map(u64::to_le_bytes);
+                read(&bytes.as_flattened()[..usize::from(*length)])
+            }
+            Self::Long(bytes) | Self::Panicked(bytes) => read(bytes),
         }
     }
 
     pub(super) fn to_outcome(&self) -> Outcome {
-        let bytes = Bytes::copy_from_slice(self.bytes());
+        let bytes = self.with_bytes(Bytes::copy_from_slice);
         match self {
             Self::Short { .. } | Self::Long(_) => Outcome::Applied(bytes),
             Self::Panicked(_) => Outcome::Panicked(bytes),
@@ -85,6 +99,7 @@ impl Replies {
     }
 
     /// The reply kept for `sequence`.
+    #[inline]
     pub(super) fn find(&self, sequence: u64) -> Option<&KeptReply> {
         // Nearly every command is newer than all before it, and then nothing is searched.
         if self.kept.back()?.sequence < sequence {
@@ -96,6 +111,7 @@ impl Replies {
     }
 
     /// Keeps the reply of a sequence that has none.
+    #[inline]
     pub(super) fn insert(&mut self, sequence: u64, reply: KeptReply) {
         self.bytes += Self::cost(&reply);
         let kept = Kept { sequence, reply };
@@ -108,6 +124,7 @@ impl Replies {
     }
 
     /// Drops what lies below `floor`.
+    #[inline]
     pub(super) fn forget_below(&mut self, floor: u64) {
         let before = self.kept.len();
         while let Some(first) = self.kept.front()
@@ -128,8 +145,9 @@ impl Replies {
         self.kept.partition_point(|kept| kept.sequence < sequence)
     }
 
+    #[inline]
     fn cost(reply: &KeptReply) -> u64 {
-        Self::OVERHEAD + reply.bytes().len() as u64
+        Self::OVERHEAD + reply.len() as u64
     }
 }
 
@@ -138,7 +156,7 @@ mod tests {
     use super::*;
 
     fn kept(replies: &Replies) -> Vec<(u64, Vec<u8>)> {
-        let pair = |kept: &Kept| (kept.sequence, kept.reply.bytes().to_vec());
+        let pair = |kept: &Kept| (kept.sequence, kept.reply.with_bytes(<[u8]>::to_vec));
         replies.iter().map(pair).collect()
     }
 
@@ -186,10 +204,7 @@ mod tests {
         for floor in 1..=10_000 {
             replies.forget_below(floor);
             let (len, room) = (replies.len(), replies.kept.capacity());
-            assert!(
-                room <= 16.max(8 * len + 8),
-                "{len} replies take the room of {room}"
-            );
+            assert!(room <= 16.max(8 * len + 8), "{len} replies take the room of {room}");
         }
         assert_eq!(replies.bytes(), 0);
     }

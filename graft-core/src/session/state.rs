@@ -92,10 +92,7 @@ impl Applier {
         let mut reader = Reader { bytes, at: 0 };
         let [found] = reader.array()?;
         if found != FORMAT {
-            return Err(StateError::UnknownFormat {
-                found,
-                known: FORMAT,
-            });
+            return Err(StateError::UnknownFormat { found, known: FORMAT });
         }
         let last = LogId::new(reader.u64()?, reader.u64()?);
         let checksum = Checksum(reader.u64()?);
@@ -107,10 +104,7 @@ impl Applier {
         let mut sessions = SessionTable::with_limits(limits);
         sessions.now = LogTime(reader.u64()?);
         let count = reader.u32()?;
-        reader.check(
-            count <= SessionSettings::MAX_SESSIONS,
-            "more sessions than a table holds",
-        )?;
+        reader.check(count <= SessionSettings::MAX_SESSIONS, "more sessions than a table holds")?;
         let mut active = LogTime(0);
         for _ in 0..count {
             let session = reader.session()?;
@@ -121,30 +115,17 @@ impl Applier {
                 (active..=sessions.now).contains(&session.last_active),
                 "sessions out of order",
             )?;
-            reader.check(
-                session.deadline() >= sessions.now.0,
-                "a session past its time",
-            )?;
+            reader.check(session.deadline() >= sessions.now.0, "a session past its time")?;
             active = session.last_active;
             sessions.insert(session);
         }
         reader.check(reader.at == bytes.len(), "trailing bytes")?;
-        Ok(Self {
-            last,
-            checksum,
-            clock,
-            sessions,
-        })
+        Ok(Self { last, checksum, clock, sessions })
     }
 }
 
 fn put_session(out: &mut Vec<u8>, session: &Session) {
-    for number in [
-        session.id.0,
-        session.floor,
-        session.last_active.0,
-        session.ttl_millis,
-    ] {
+    for number in [session.id.0, session.floor, session.last_active.0, session.ttl_millis] {
         put_u64(out, number);
     }
     out.extend_from_slice(&session.window.to_le_bytes());
@@ -152,8 +133,8 @@ fn put_session(out: &mut Vec<u8>, session: &Session) {
     for Kept { sequence, reply } in session.replies.iter() {
         put_u64(out, *sequence);
         out.push(u8::from(matches!(reply, KeptReply::Panicked(_))));
-        put_u64(out, reply.bytes().len() as u64);
-        out.extend_from_slice(reply.bytes());
+        put_u64(out, reply.len() as u64);
+        reply.with_bytes(|bytes| out.extend_from_slice(bytes));
     }
 }
 
@@ -219,11 +200,7 @@ impl<'a> Reader<'a> {
         if holds {
             return Ok(());
         }
-        Err(StateError::Malformed {
-            length: self.bytes.len(),
-            at: self.at,
-            reason,
-        })
+        Err(StateError::Malformed { length: self.bytes.len(), at: self.at, reason })
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8], StateError> {

@@ -93,10 +93,7 @@ pub(super) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            session_bytes: SessionTable::SESSION_BYTES,
-            total_bytes: SessionTable::TOTAL_BYTES,
-        }
+        Self { session_bytes: SessionTable::SESSION_BYTES, total_bytes: SessionTable::TOTAL_BYTES }
     }
 }
 
@@ -181,6 +178,7 @@ impl SessionTable {
 
     /// Takes in the time of the entry that comes next, and ends the sessions whose time it passes. A
     /// time before the latest counts as the latest.
+    #[inline]
     pub fn advance(&mut self, time: LogTime) {
         self.now = self.now.max(time);
         if self.now.0 > self.next_check {
@@ -195,10 +193,7 @@ impl SessionTable {
     /// Where a session with that id is open: an entry is applied once.
     pub fn open(&mut self, index: Index, settings: SessionSettings) -> SessionId {
         let id = SessionId(index.0);
-        assert!(
-            !self.by_id.contains_key(&id),
-            "session {id} was opened before"
-        );
+        assert!(!self.by_id.contains_key(&id), "session {id} was opened before");
         let settings = settings.clamped();
         for _ in 0..Self::EVICTIONS_PER_OPEN {
             if self.len() < settings.max_sessions as usize {
@@ -240,6 +235,7 @@ impl SessionTable {
     }
 
     /// Says whether a command is to be applied.
+    #[inline]
     pub fn admit(&mut self, command: &CommandHeader) -> Admission {
         let Some(slot) = self.find(command.session) else {
             return Admission::Answer(Outcome::SessionExpired);
@@ -257,11 +253,7 @@ impl SessionTable {
         if is_full || above >= u64::from(session.window) {
             return Admission::Answer(Outcome::SessionFull);
         }
-        Admission::Apply(Ticket {
-            slot,
-            session: command.session,
-            sequence,
-        })
+        Admission::Apply(Ticket { slot, session: command.session, sequence })
     }
 
     /// Keeps the outcome of a command that [`admit`](Self::admit) let through.
@@ -270,16 +262,10 @@ impl SessionTable {
     ///
     /// Where something else was done with the table between the two, or the outcome is none of a
     /// command that was applied.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a ticket is good for one outcome"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "a ticket is good for one outcome")]
+    #[inline]
     pub fn keep(&mut self, ticket: Ticket, outcome: &Outcome) {
-        let Ticket {
-            slot,
-            session: id,
-            sequence,
-        } = ticket;
+        let Ticket { slot, session: id, sequence } = ticket;
         let session = &mut self.slots[slot as usize];
         assert_eq!(session.id, id, "the session went before its reply came");
         let reply = match outcome {
@@ -295,6 +281,7 @@ impl SessionTable {
         }
     }
 
+    #[inline]
     fn find(&mut self, session: SessionId) -> Option<Slot> {
         // Requests of one client often follow each other.
         let last = self.slots.get(self.last_found as usize);
@@ -307,6 +294,7 @@ impl SessionTable {
     }
 
     /// Notes that a session was active and wants no answers below `floor` any more.
+    #[inline]
     fn touch(&mut self, slot: Slot, floor: u64) {
         self.idle.touch(slot);
         let session = &mut self.slots[slot as usize];
