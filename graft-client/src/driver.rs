@@ -33,6 +33,9 @@ pub(crate) struct Driver {
     outbox: Vec<(NodeId, ClientRequest)>,
 }
 
+/// How long the last message of a client may be on its way: 5 s.
+const CLOSE_NANOS: u64 = 5_000_000_000;
+
 /// What follows a turn.
 enum Turn {
     /// Another one, after others had theirs.
@@ -81,7 +84,7 @@ impl Driver {
         let mut after = After::default();
         let mut state = shared.lock();
         if state.life != Life::Running {
-            let close = state.close();
+            let close = state.close(now);
             drop(state);
             if let Some((leader, request)) = close {
                 // Nobody waits for the answer: a session that is not closed here expires.
@@ -244,11 +247,11 @@ impl State {
     }
 
     /// The last thing a client does.
-    fn close(&mut self) -> Option<(NodeId, ClientRequest)> {
+    fn close(&mut self, now: u64) -> Option<(NodeId, ClientRequest)> {
         let session = self.session.take()?;
         let request = ClientRequest {
             request_id: RequestId::NONE.0,
-            deadline: duration(NEVER),
+            deadline: duration(now.saturating_add(CLOSE_NANOS)),
             kind: EntryKind::SessionClose,
             payload: encode_close(session.id()),
         };
@@ -327,8 +330,18 @@ impl State {
     }
 
     fn resend(&mut self, slot: u32, to: NodeId, now: u64, after: &mut After) -> ClientRequest {
-        if self.slots.at_mut(slot).attempt > 0 {
+        let entry = self.slots.at_mut(slot);
+        if entry.attempt > 0 {
             self.stats.retries += 1;
+        }
+        if let Some(session) = &self.session
+            && entry.floor_is_old
+            && entry.session == session.id()
+        {
+            let floor = session.peek().floor;
+            let position = Position { session: entry.session, sequence: entry.sequence, floor };
+            let payload = with_position(&entry.payload, position);
+            after.discard(std::mem::replace(&mut entry.payload, payload));
         }
         self.launch(slot, to, now, after)
     }
@@ -391,10 +404,9 @@ impl State {
 
     /// When the session wants to be kept alive, if nothing else renews it before.
     fn keep_alive_at(&self) -> u64 {
-        match &self.session {
-            Some(session) if session.is_used() && self.keeper.is_none() => {
-                session.renewed().saturating_add(self.ttl() / 3)
-            }
+        let idle = self.session.as_ref().and_then(Session::idle_since);
+        match idle {
+            Some(since) if self.keeper.is_none() => since.saturating_add(self.ttl() / 3),
             _ => NEVER,
         }
     }

@@ -68,10 +68,15 @@ impl State {
                 self.confirm_leader(from, after);
                 self.finish(ticket.slot, Err(RequestError::SessionExpired), after);
             }
+            (Reply::SessionFull, Role::User) if self.is_current(ticket.slot, attempt, from) => {
+                self.confirm_leader(from, after);
+                self.refused(ticket.slot, Refusal::Overloaded);
+                // Room comes with the floor, so the next attempt must carry the latest one.
+                self.slots.at_mut(ticket.slot).floor_is_old = true;
+                self.make_ready(ticket.slot, Target::Pause { seeking: false }, after);
+            }
             (Reply::Rejected(reason), _) => {
-                let slot = self.slots.at_mut(ticket.slot);
-                let current = matches!(slot.phase, Phase::Sent) && slot.attempt == attempt;
-                if current && slot.server == from {
+                if self.is_current(ticket.slot, attempt, from) {
                     self.on_rejected(from, ticket.slot, reason, after);
                 } else {
                     self.stats.late_replies += 1;
@@ -80,6 +85,12 @@ impl State {
             // No server answers so; whatever sent it, the deadline still holds.
             _ => self.stats.late_replies += 1,
         }
+    }
+
+    /// Whether this answers the attempt that is out. Only then does a refusal say anything.
+    fn is_current(&mut self, slot: u32, attempt: u16, from: NodeId) -> bool {
+        let entry = self.slots.at_mut(slot);
+        matches!(entry.phase, Phase::Sent) && entry.attempt == attempt && entry.server == from
     }
 
     fn on_applied(

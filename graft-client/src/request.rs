@@ -120,6 +120,10 @@ impl<B: Body> Request<B> {
         let shared = &self.handle.shared;
         let now = shared.now();
         let deadline = self.options.deadline.unwrap_or(shared.config.deadline);
+        if deadline.is_zero() {
+            let (waited, outcome) = (deadline, Outcome::NotApplied);
+            return Poll::Ready(Err(RequestError::Timeout { waited, outcome }));
+        }
         let mut new = NewRequest {
             role: Role::User,
             phase: Phase::Waiting,

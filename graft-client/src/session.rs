@@ -1,5 +1,7 @@
 //! The client's half of a session: which sequence numbers are out, and the floor below which no answer is wanted.
 
+use std::mem;
+
 use graft_core::SessionId;
 
 /// A session that is open.
@@ -17,6 +19,8 @@ pub(crate) struct Session {
     /// A moment, in nanoseconds, at which the session was certainly alive: when a command was first sent that was
     /// later answered.
     renewed: u64,
+    /// When a command went out last, in nanoseconds.
+    touched: u64,
     /// Whether a command went out since the last keep-alive.
     used: bool,
 }
@@ -39,6 +43,7 @@ impl Session {
             window: u64::from(window),
             wanted: vec![0; usize::try_from(words).unwrap_or(usize::MAX)].into_boxed_slice(),
             renewed,
+            touched: renewed,
             used: false,
         }
     }
@@ -58,11 +63,12 @@ impl Session {
     }
 
     /// Takes the place that [`peek`](Self::peek) showed.
-    pub(crate) fn take(&mut self) {
+    pub(crate) fn take(&mut self, now: u64) {
         assert!(self.room() > 0, "the window was checked before");
         let (word, bit) = self.place(self.next);
         self.wanted[word] |= bit;
         self.next += 1;
+        self.touched = now;
         self.used = true;
     }
 
@@ -109,14 +115,15 @@ impl Session {
         self.renewed
     }
 
-    /// Whether a command went out since the last keep-alive.
-    pub(crate) fn is_used(&self) -> bool {
-        self.used
+    /// Since when nothing was sent or answered, where a keep-alive is due after such a time: a
+    /// command went out since the last one.
+    pub(crate) fn idle_since(&self) -> Option<u64> {
+        self.used.then(|| self.touched.max(self.renewed))
     }
 
-    /// The same, and a keep-alive follows.
+    /// Whether a command went out since this was asked last.
     pub(crate) fn take_used(&mut self) -> bool {
-        std::mem::take(&mut self.used)
+        mem::take(&mut self.used)
     }
 }
 
@@ -128,7 +135,7 @@ mod tests {
 
     fn take(session: &mut Session) -> Position {
         let position = session.peek();
-        session.take();
+        session.take(0);
         position
     }
 

@@ -113,6 +113,8 @@ pub(crate) struct Slot {
     pub(crate) handed: u16,
     /// Whether an attempt before the one that is out may have been taken in.
     pub(crate) uncertain: bool,
+    /// Whether the servers wait for a later floor than the payload states.
+    pub(crate) floor_is_old: bool,
     /// The latest refusal.
     pub(crate) refusal: Refusal,
     /// How often it went on at once since it last waited.
@@ -198,6 +200,7 @@ impl Slots {
         slot.attempt = 0;
         slot.handed = 0;
         slot.uncertain = false;
+        slot.floor_is_old = false;
         slot.refusal = Refusal::None;
         slot.hops = 0;
         slot.round = 0;
@@ -226,6 +229,7 @@ impl Slots {
             attempt: 0,
             handed: 0,
             uncertain: false,
+            floor_is_old: false,
             refusal: Refusal::None,
             hops: 0,
             round: 0,

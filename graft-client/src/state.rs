@@ -230,19 +230,19 @@ impl State {
         self.stats.requests += 1;
         let now = new.started;
         if new.sequence != 0 {
-            self.take_position(new.session, new.sequence);
+            self.take_position(new.session, new.sequence, now);
         }
         let ticket = self.slots.insert(new);
         (ticket, self.send_or_seek(ticket.slot, now, after))
     }
 
-    fn take_position(&mut self, id: SessionId, sequence: u64) {
+    fn take_position(&mut self, id: SessionId, sequence: u64, now: u64) {
         if let Some(session) = &mut self.session {
             assert!(
                 session.peek().session == id && session.peek().sequence == sequence,
                 "a place is taken where it was peeked"
             );
-            session.take();
+            session.take(now);
         }
     }
 
@@ -342,7 +342,7 @@ impl State {
         after: &mut After,
     ) -> Option<(NodeId, ClientRequest)> {
         self.granted -= 1;
-        self.take_position(position.session, position.sequence);
+        self.take_position(position.session, position.sequence, now);
         let slot = self.slots.at_mut(ticket.slot);
         slot.session = position.session;
         slot.sequence = position.sequence;

@@ -82,6 +82,11 @@ impl FakeLink {
         sent.remove(0)
     }
 
+    /// Whether anything was sent since the last take.
+    pub fn has_sent(&self) -> bool {
+        !self.state.lock().unwrap().sent.is_empty()
+    }
+
     pub fn replies(&self) -> &Arc<dyn Replies> {
         self.replies.get().expect("the client attaches itself")
     }

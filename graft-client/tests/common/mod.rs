@@ -70,6 +70,10 @@ impl Bench {
         bench
     }
 
+    pub fn runtime_now(&self) -> Duration {
+        graft_core::Runtime::now(&*self.runtime)
+    }
+
     pub fn request(&self, text: &str) -> Request<Vec<u8>> {
         self.client.request(body(text), RequestOptions::new(1))
     }

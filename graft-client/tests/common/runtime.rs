@@ -21,6 +21,7 @@ pub struct TestRuntime {
     shared: Arc<Inner>,
     random: Mutex<fastrand::Rng>,
     tasks: Mutex<Vec<Arc<Task>>>,
+    polls: Mutex<usize>,
 }
 
 #[derive(Default)]
@@ -47,6 +48,7 @@ impl TestRuntime {
             shared: Arc::default(),
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
             tasks: Mutex::default(),
+            polls: Mutex::default(),
         })
     }
 
@@ -58,6 +60,7 @@ impl TestRuntime {
             for task in tasks {
                 if task.woken.swap(false, Ordering::SeqCst) {
                     idle = false;
+                    *self.polls.lock().unwrap() += 1;
                     task.poll();
                 }
             }
@@ -66,6 +69,11 @@ impl TestRuntime {
                 return;
             }
         }
+    }
+
+    /// How often a task was polled.
+    pub fn polls(&self) -> usize {
+        *self.polls.lock().unwrap()
     }
 
     /// How many tasks have not ended.

@@ -9,7 +9,8 @@ use crate::{EntryKind, NodeId};
 
 /// How a client reaches the servers of one cluster: in the same process, or over a network.
 ///
-/// Requests and replies may be lost, and a reply may come twice; the client sorts that out.
+/// Requests and replies may be lost, and a reply may come twice; the client sorts that out. A request
+/// comes once at most: a server's word that it did nothing could not be trusted otherwise.
 pub trait Link: Send + Sync + 'static {
     /// Called once, before anything is sent: from now on replies go to `replies`.
     fn attach(&self, replies: Arc<dyn Replies>);
