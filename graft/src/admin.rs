@@ -1,0 +1,172 @@
+//! What a supervisor can have done to its servers.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use crate::{Overview, Role, SupervisorError, cluster::Cluster, server::Server};
+
+/// A node answers everyone, waits for its machine and closes its transport before it has stopped, each
+/// for a few seconds at most; this is beyond all of that.
+const STOP_PATIENCE: Duration = Duration::from_secs(15);
+
+impl Cluster {
+    fn find_server(&self, name: &str) -> Result<usize, SupervisorError> {
+        if self.is_closed() {
+            return Err(SupervisorError::Shutdown);
+        }
+        self.position(name).ok_or_else(|| SupervisorError::UnknownServer {
+            name: name.to_owned(),
+            servers: self.servers().iter().map(|server| server.name().to_string()).collect(),
+        })
+    }
+
+    /// The server called `name`.
+    pub(crate) fn named(&self, name: &str) -> Result<&Server, SupervisorError> {
+        Ok(self.server(self.find_server(name)?))
+    }
+
+    /// Stops a server and waits for it. One that has stopped stays as it is.
+    pub(crate) async fn stop_server(&self, name: &str) -> Result<(), SupervisorError> {
+        let server = self.named(name)?;
+        let _order = server.admin.lock().await;
+        self.stop_and_wait(server).await
+    }
+
+    async fn stop_and_wait(&self, server: &Server) -> Result<(), SupervisorError> {
+        server.stop();
+        if !server.is_up() {
+            return Ok(());
+        }
+        let mut overview = server.watch();
+        let down = overview.wait_for(|overview| !overview.status.is_up());
+        match self.within(STOP_PATIENCE, down).await {
+            Some(_) => Ok(()),
+            None => Err(SupervisorError::NotStopped {
+                name: server.name().clone(),
+                waited: STOP_PATIENCE,
+            }),
+        }
+    }
+
+    /// Starts a server from its store, after stopping it where it runs.
+    pub(crate) async fn restart_server(
+        self: &Arc<Self>,
+        name: &str,
+    ) -> Result<(), SupervisorError> {
+        let at = self.find_server(name)?;
+        let server = self.server(at);
+        let _order = server.admin.lock().await;
+        self.stop_and_wait(server).await?;
+        let opened = self
+            .open(at)
+            .await
+            .map_err(|source| SupervisorError::Restart { name: server.name().clone(), source })?;
+        if self.is_closed() {
+            return Err(SupervisorError::Shutdown);
+        }
+        self.launch(at, opened);
+        if self.is_closed() {
+            // Closing went through the servers before this one was among them.
+            server.stop();
+        }
+        Ok(())
+    }
+
+    /// Frees the names, stops all servers and waits for them.
+    pub(crate) async fn shut_down(&self) {
+        self.free_names();
+        // All at once, so that nobody is elected on the way.
+        for server in self.servers() {
+            server.stop();
+        }
+        for server in self.servers() {
+            let _order = server.admin.lock().await;
+            if let Err(error) = self.stop_and_wait(server).await {
+                tracing::warn!(%error, "left a server behind");
+            }
+        }
+        self.close();
+    }
+
+    /// The server that leads, as far as the servers know: the one of the highest term.
+    pub(crate) fn known_leader(&self) -> Option<usize> {
+        let leads = |overview: &Overview| overview.role == Some(Role::Leader);
+        let all = self.servers().iter().map(Server::overview).enumerate();
+        let leaders = all.filter(|(_, overview)| leads(overview));
+        leaders.max_by_key(|(_, overview)| overview.term).map(|(at, _)| at)
+    }
+
+    /// Waits for a leader, for as long as a request would.
+    pub(crate) async fn wait_for_leader(&self) -> Result<usize, Duration> {
+        let waited = self.config().deadline;
+        self.wait_until(waited, Self::known_leader).await.ok_or(waited)
+    }
+
+    /// Hands leadership to the server called `name` and waits until it leads.
+    pub(crate) async fn transfer_leadership(&self, name: &str) -> Result<(), SupervisorError> {
+        let to = self.find_server(name)?;
+        let target = self.server(to).name().clone();
+        let failed = |reason: String| SupervisorError::Transfer { to: target.clone(), reason };
+        if !self.server(to).is_up() {
+            return Err(SupervisorError::NotRunning { name: target });
+        }
+        let leader = self.wait_for_leader().await;
+        let leader = leader.map_err(|waited| SupervisorError::NoLeader { waited })?;
+        if leader == to {
+            return Ok(());
+        }
+        let Some(handle) = self.server(leader).handle() else {
+            return Err(failed(format!("`{}` has just stopped", self.server(leader).name())));
+        };
+        let order = handle.transfer(self.server(to).node()).await;
+        order.map_err(|error| failed(error.to_string()))?;
+        // The leader gives up after one election timeout; the new one is known a little later.
+        let patience = self.config().election_timeout.end().saturating_mul(2);
+        let leads = |cluster: &Self| (cluster.known_leader() == Some(to)).then_some(());
+        let took_over = self.wait_until(patience, leads).await;
+        took_over.ok_or_else(|| {
+            failed(format!("it did not take over within {patience:?}: its log may be behind"))
+        })
+    }
+
+    /// Looks again whenever something changes about a server, until there is an answer or `limit` is over.
+    async fn wait_until<T>(&self, limit: Duration, look: impl Fn(&Self) -> Option<T>) -> Option<T> {
+        let mut watches: Vec<_> = self.servers().iter().map(Server::watch).collect();
+        let search = async {
+            loop {
+                for watch in &mut watches {
+                    watch.mark_unchanged();
+                }
+                if let Some(found) = look(self) {
+                    return found;
+                }
+                let changes = watches.iter_mut().map(|watch| Box::pin(watch.changed()));
+                let mut changes: Vec<_> = changes.collect();
+                poll_fn(|context| {
+                    let changed =
+                        changes.iter_mut().any(|change| change.as_mut().poll(context).is_ready());
+                    if changed { Poll::Ready(()) } else { Poll::Pending }
+                })
+                .await;
+            }
+        };
+        self.within(limit, search).await
+    }
+
+    /// What `future` gives, or `None` where that takes longer than `limit`.
+    async fn within<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+        let runtime = self.runtime();
+        let mut future = pin!(future);
+        let mut alarm = runtime.sleep_until(runtime.now().saturating_add(limit));
+        poll_fn(|context| match future.as_mut().poll(context) {
+            Poll::Ready(value) => Poll::Ready(Some(value)),
+            Poll::Pending => alarm.as_mut().poll(context).map(|()| None),
+        })
+        .await
+    }
+}

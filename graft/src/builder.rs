@@ -1,0 +1,126 @@
+//! How the servers of one process are started.
+
+use std::{fmt, future::Future, sync::Arc};
+
+use graft_core::{LogStore, Runtime, StoreError, TokioRuntime};
+
+use crate::{
+    Config, Init, Machine, ServerName, StartError, Supervisor,
+    adaptor::Adaptor,
+    cluster::{CloseOnDrop, Cluster, EntryType, Make},
+    registry,
+};
+
+/// A cluster that is to be started in this process.
+///
+/// ```
+/// # #[derive(graft::Archive, graft::Serialize, graft::Deserialize, Debug)]
+/// # #[rkyv(crate = graft::rkyv)]
+/// # struct Add(u64);
+/// # impl graft::Entry for Add { type Response = u64; }
+/// # #[derive(Default)]
+/// # struct Counter(u64);
+/// # impl graft::Machine for Counter {
+/// #     type Entry = Add;
+/// #     fn handle_entry(&mut self, Add(amount): Add) -> u64 { self.0 += amount; self.0 }
+/// # }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// let counter = graft::cluster(["server1", "server2", "server3"])
+///     .config(graft::Config::default().deadline(Duration::from_secs(2)))
+///     .start(Counter::default)
+///     .await?;
+/// assert_eq!(graft::request("server2", Add(5)).await?, 5);
+/// counter.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a cluster runs once `start` is awaited"]
+pub struct ClusterBuilder {
+    servers: Vec<ServerName>,
+    stores: Option<Box<OpenStore>>,
+    config: Config,
+}
+
+pub(crate) type OpenStore =
+    dyn Fn(&ServerName) -> Result<Box<dyn LogStore>, StoreError> + Send + Sync;
+
+impl ClusterBuilder {
+    pub(crate) fn new(servers: Vec<ServerName>) -> Self {
+        Self { servers, stores: None, config: Config::default() }
+    }
+
+    /// How each server gets its store: instead of a new one in memory. The closure runs once for each
+    /// server; the store then lives as long as the cluster, through all restarts of the server.
+    pub fn stores(
+        mut self,
+        open: impl Fn(&ServerName) -> Result<Box<dyn LogStore>, StoreError> + Send + Sync + 'static,
+    ) -> Self {
+        self.stores = Some(Box::new(open));
+        self
+    }
+
+    /// The numbers by which the servers run.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Starts the servers. They are born together where their stores are empty; otherwise they go on
+    /// from their logs. Returns when all run; a request made right after waits for the first leader.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]. Nothing of what was begun is left running.
+    pub fn start<M: Machine, K>(
+        self,
+        init: impl Init<M, K>,
+    ) -> impl Future<Output = Result<Supervisor<M>, StartError>> + Send {
+        let make: Box<Make> = Box::new(move || Ok(Box::new(Adaptor::new(init.init()?))));
+        async move {
+            let cluster = self.start_untyped(EntryType::of::<M::Entry>(), make).await?;
+            Ok(Supervisor::new(cluster))
+        }
+    }
+
+    async fn start_untyped(
+        self,
+        entry: EntryType,
+        make: Box<Make>,
+    ) -> Result<Arc<Cluster>, StartError> {
+        let no_runtime = StartError::NoRuntime;
+        let Ok(home) = tokio::runtime::Handle::try_current() else { return Err(no_runtime) };
+        let Some(runtime) = TokioRuntime::current() else { return Err(no_runtime) };
+        warn_of_abort();
+        let runtime: Arc<dyn Runtime> = Arc::new(runtime);
+        let cluster = Cluster::new(self.servers, self.config, entry, make, runtime)?;
+        let cluster = Arc::new(cluster);
+        // Until all is done, dropping this undoes what was done: also where the caller stops waiting.
+        let begun = CloseOnDrop::new(Arc::clone(&cluster));
+        cluster.keep(registry::claim(home.id(), &cluster)?);
+        cluster.open_stores(self.stores.as_deref())?;
+        cluster.begin().await?;
+        begun.disarm();
+        Ok(cluster)
+    }
+}
+
+/// Where a panic ends the process, no panic of a machine can be caught.
+fn warn_of_abort() {
+    if cfg!(panic = "abort") {
+        tracing::warn!(
+            "built with panic = \"abort\": an entry over which the machine panics ends this process, and every \
+             process that replays it"
+        );
+    }
+}
+
+impl fmt::Debug for ClusterBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterBuilder")
+            .field("servers", &self.servers)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}

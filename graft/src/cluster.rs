@@ -1,0 +1,357 @@
+//! The servers of one process that belong together, without the types of their machine.
+
+use std::{
+    any::{TypeId, type_name},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use graft_client::Client;
+use graft_core::{
+    ClusterId, LogStore, Node, NodeId, Runtime, StateMachine, Transport,
+    node::{Handle, NodeParts, OpenError},
+};
+use graft_storage::MemoryStore;
+use graft_transport::Hub;
+use tokio::sync::watch;
+
+use crate::{
+    Config, Entry, InitError, RequestError, ServerData, ServerName, StartError, adaptor,
+    builder::OpenStore,
+    data::{Describe, ServerState},
+    founding::{self, Founder},
+    panics,
+    registry::ClusterClaim,
+    server::Server,
+    supervision, wire,
+};
+
+/// All servers that one call of `start` started, and the way to them.
+pub(crate) struct Cluster {
+    servers: Vec<Server>,
+    config: Config,
+    id: ClusterId,
+    entry: EntryType,
+    make: Box<Make>,
+    runtime: Arc<dyn Runtime>,
+    hub: Hub,
+    client: Client,
+    /// The names in the registry, for as long as the cluster has them.
+    claim: Mutex<Option<ClusterClaim>>,
+    /// Whether it has been shut down.
+    closed: watch::Sender<bool>,
+}
+
+/// Makes a machine in its first state.
+pub(crate) type Make = dyn Fn() -> Result<Box<dyn StateMachine>, InitError> + Send + Sync;
+
+/// What must be known of a type of entries.
+pub(crate) struct EntryType {
+    /// By which requests in this process are checked.
+    pub(crate) id: TypeId,
+    /// What it is called in errors.
+    pub(crate) rust_name: &'static str,
+    /// By which stores know it.
+    pub(crate) name: String,
+    pub(crate) version: u16,
+    /// The form in which this build archives.
+    pub(crate) format: u64,
+    pub(crate) describe: Describe,
+}
+
+impl EntryType {
+    pub(crate) fn of<E: Entry>() -> Self {
+        Self {
+            id: TypeId::of::<E>(),
+            rust_name: type_name::<E>(),
+            name: E::name(),
+            version: E::VERSION,
+            format: wire::format_fingerprint(),
+            describe: adaptor::describe::<E>,
+        }
+    }
+}
+
+/// A node that is ready to run.
+pub(crate) struct Opened {
+    node: Node,
+    handle: Handle,
+    pub(crate) transport: Arc<dyn Transport>,
+}
+
+impl Cluster {
+    pub(crate) fn new(
+        servers: Vec<ServerName>,
+        config: Config,
+        entry: EntryType,
+        make: Box<Make>,
+        runtime: Arc<dyn Runtime>,
+    ) -> Result<Self, StartError> {
+        check_names(&servers)?;
+        config.validate()?;
+        let names: Vec<&str> = servers.iter().map(ServerName::as_str).collect();
+        let id = ClusterId::of(LOCAL, &names);
+        let hub = Hub::new(Arc::clone(&runtime), runtime.random());
+        let link = Arc::new(hub.link());
+        let client = Client::new(link, Arc::clone(&runtime), config.for_client())
+            .map_err(|error| config.refused_by_client(&error))?;
+        Ok(Self {
+            servers: servers.into_iter().map(Server::new).collect(),
+            config,
+            id,
+            entry,
+            make,
+            runtime,
+            hub,
+            client,
+            claim: Mutex::new(None),
+            closed: watch::Sender::new(false),
+        })
+    }
+
+    pub(crate) const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(crate) const fn runtime(&self) -> &Arc<dyn Runtime> {
+        &self.runtime
+    }
+
+    pub(crate) fn servers(&self) -> &[Server] {
+        &self.servers
+    }
+
+    pub(crate) fn server(&self, at: usize) -> &Server {
+        &self.servers[at]
+    }
+
+    pub(crate) fn position(&self, name: &str) -> Option<usize> {
+        self.servers.iter().position(|server| server.name() == name)
+    }
+
+    pub(crate) fn name_of(&self, node: NodeId) -> Option<ServerName> {
+        let server = self.servers.iter().find(|server| server.node() == node);
+        server.map(|server| server.name().clone())
+    }
+
+    /// Refuses entries of another machine before they are archived.
+    pub(crate) fn check_entry<E: Entry>(&self) -> Result<(), RequestError> {
+        if TypeId::of::<E>() == self.entry.id {
+            return Ok(());
+        }
+        Err(RequestError::WrongEntry {
+            expected: self.entry.rust_name.to_owned(),
+            found: type_name::<E>().to_owned(),
+        })
+    }
+
+    // -- Start -------------------------------------------------------------------------------------
+
+    pub(crate) fn keep(&self, claim: ClusterClaim) {
+        *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim);
+    }
+
+    pub(crate) fn open_stores(&self, open: Option<&OpenStore>) -> Result<(), StartError> {
+        for server in &self.servers {
+            let store: Arc<dyn LogStore> = match open {
+                None => Arc::new(MemoryStore::new()),
+                Some(open) => Arc::new(open(server.name()).map_err(|source| {
+                    let server = server.name().clone();
+                    StartError::Store { server, source }
+                })?),
+            };
+            server.set_store(store);
+        }
+        Ok(())
+    }
+
+    /// Founds the cluster where it is new, and starts all servers.
+    pub(crate) async fn begin(self: &Arc<Self>) -> Result<(), StartError> {
+        let founders: Vec<Founder<'_>> = self
+            .servers
+            .iter()
+            .filter_map(|server| {
+                let store = server.store()?;
+                Some(Founder { name: server.name(), node: server.node(), store })
+            })
+            .collect();
+        let is_new = founding::found(&founders, self.id, &self.entry, &*self.runtime).await?;
+        let mut opened = Vec::with_capacity(self.servers.len());
+        for at in 0..self.servers.len() {
+            opened.push(self.open(at).await?);
+        }
+        for (at, opened) in opened.into_iter().enumerate() {
+            self.launch(at, opened);
+        }
+        self.runtime.spawn(Box::pin(keep_names(Arc::clone(self))));
+        if is_new && let Some(first) = self.servers[0].handle() {
+            // Nobody can lead yet, so nobody is disturbed: the first leader need not wait for a timeout. Where this
+            // fails the timeouts elect one.
+            let _ = first.campaign().await;
+        }
+        Ok(())
+    }
+
+    /// Makes server `at` ready to run.
+    pub(crate) async fn open(&self, at: usize) -> Result<Opened, StartError> {
+        let server = &self.servers[at];
+        let name = || server.name().clone();
+        let machine =
+            self.make_machine().map_err(|source| StartError::Init { server: name(), source })?;
+        let Some(store) = server.store() else {
+            return Err(StartError::Unusable {
+                server: name(),
+                reason: "it was never opened".into(),
+            });
+        };
+        let transport: Arc<dyn Transport> = Arc::new(self.hub.transport(server.node()));
+        let parts = NodeParts {
+            config: self.config.for_node(server.node(), self.id, self.runtime.random()),
+            store: Arc::clone(store),
+            transport: Arc::clone(&transport),
+            machine,
+            runtime: Arc::clone(&self.runtime),
+            observer: None,
+        };
+        let (node, handle) = Node::open(parts).await.map_err(|error| match error {
+            OpenError::Store(source) => StartError::Store { server: name(), source },
+            other => StartError::Unusable { server: name(), reason: other.to_string() },
+        })?;
+        Ok(Opened { node, handle, transport })
+    }
+
+    fn make_machine(&self) -> Result<Box<dyn StateMachine>, InitError> {
+        // The closure is the user's: its panic is an error of this start like any other.
+        catch_unwind(AssertUnwindSafe(|| (self.make)())).unwrap_or_else(|panic| {
+            Err(InitError(format!("it panicked: {}", panics::message(&*panic)).into()))
+        })
+    }
+
+    /// Gives server `at` a task of its own.
+    pub(crate) fn launch(self: &Arc<Self>, at: usize, opened: Opened) {
+        self.servers[at].allow_start();
+        let (node, transport) = self.enter(at, opened);
+        let task = supervision::supervise(Arc::clone(self), at, node, transport);
+        self.runtime.spawn(Box::pin(task));
+    }
+
+    /// Counts a node as server `at`, whose task is about to run it.
+    pub(crate) fn enter(self: &Arc<Self>, at: usize, opened: Opened) -> (Node, Arc<dyn Transport>) {
+        let Opened { node, handle, transport } = opened;
+        let status = handle.watch();
+        let run = self.servers[at].on_start(&handle);
+        let follow = supervision::follow(Arc::clone(self), at, run, status);
+        self.runtime.spawn(Box::pin(follow));
+        (node, transport)
+    }
+
+    // -- End ---------------------------------------------------------------------------------------
+
+    pub(crate) fn is_closed(&self) -> bool {
+        *self.closed.borrow()
+    }
+
+    /// Frees the names: from now on nobody finds the cluster by them.
+    pub(crate) fn free_names(&self) {
+        let claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(claim);
+    }
+
+    /// Ends everything without waiting for it: the names are free, the servers stop, and whoever waits
+    /// for a response is told.
+    pub(crate) fn close(&self) {
+        self.free_names();
+        for server in &self.servers {
+            server.stop();
+        }
+        self.client.shutdown();
+        self.closed.send_replace(true);
+    }
+
+    // -- Data --------------------------------------------------------------------------------------
+
+    /// What server `at` is and has now.
+    pub(crate) async fn data(&self, at: usize) -> Result<ServerData, RequestError> {
+        let server = &self.servers[at];
+        let mut state = None;
+        if let Some(handle) = server.handle() {
+            match handle.detail().await {
+                Ok(detail) => {
+                    let name = |node| self.name_of(node).unwrap_or_else(|| node.to_string().into());
+                    state = Some(ServerState::new(&detail, self.entry.describe, name));
+                }
+                // It stopped meanwhile; its status says why.
+                Err(graft_core::node::HandleError::Stopped) => {}
+                Err(graft_core::node::HandleError::NoAnswer { waited }) => {
+                    let outcome = graft_client::Outcome::NotApplied;
+                    return Err(RequestError::Timeout { waited, outcome });
+                }
+                Err(_) => return Err(RequestError::Overloaded),
+            }
+        }
+        Ok(ServerData {
+            me: server.name().clone(),
+            status: server.overview().status,
+            servers: self.servers.iter().map(|server| server.name().clone()).collect(),
+            machine: format!("{} version {}", self.entry.name, self.entry.version),
+            state,
+        })
+    }
+}
+
+/// The cluster name of everything that is started in one process.
+const LOCAL: &str = "local";
+
+/// Holds the cluster for as long as its runtime lives, so that its names are free when either ends.
+async fn keep_names(cluster: Arc<Cluster>) {
+    let mut closed = cluster.closed.subscribe();
+    let _cluster = CloseOnDrop::new(cluster);
+    // The sender lives in what is held here, so this ends only where it is told to.
+    let _ = closed.wait_for(|closed| *closed).await;
+}
+
+/// Closes the cluster unless it is disarmed before.
+pub(crate) struct CloseOnDrop(Option<Arc<Cluster>>);
+
+impl CloseOnDrop {
+    pub(crate) const fn new(cluster: Arc<Cluster>) -> Self {
+        Self(Some(cluster))
+    }
+
+    pub(crate) fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        if let Some(cluster) = &self.0 {
+            cluster.close();
+        }
+    }
+}
+
+fn check_names(servers: &[ServerName]) -> Result<(), StartError> {
+    if servers.is_empty() {
+        return Err(StartError::NoServers);
+    }
+    if let Some(at) = servers.iter().position(|name| name.as_str().is_empty()) {
+        return Err(StartError::EmptyName { position: at + 1 });
+    }
+    for (at, name) in servers.iter().enumerate() {
+        for other in &servers[..at] {
+            if other == name {
+                return Err(StartError::DuplicateName { name: name.clone() });
+            }
+            if NodeId::of_name(other.as_str()) == NodeId::of_name(name.as_str()) {
+                let (one, other) = (other.clone(), name.clone());
+                return Err(StartError::NameCollision { one, other });
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,191 @@
+//! What can go wrong around the servers. What can go wrong with a request is [`RequestError`](crate::RequestError).
+
+use std::time::Duration;
+
+use graft_core::StoreError;
+
+use crate::{ConfigError, InitError, ServerName};
+
+/// Why servers could not be started. Nothing of what was begun is left running.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The list of servers is empty.
+    #[error("no servers were named: give at least one name, three to survive the loss of one")]
+    NoServers,
+    /// A name is empty.
+    #[error("server {position} of the list has an empty name: give each server a name")]
+    EmptyName {
+        /// Its place in the list, counted from 1.
+        position: usize,
+    },
+    /// A name stands twice in the list.
+    #[error("the name `{name}` stands twice in the list: give each server a name of its own")]
+    DuplicateName {
+        /// The name.
+        name: ServerName,
+    },
+    /// Two different names have the same hash, by which servers are told apart.
+    #[error("the names `{one}` and `{other}` have the same hash: rename one of them")]
+    NameCollision {
+        /// A name.
+        one: ServerName,
+        /// The other.
+        other: ServerName,
+    },
+    /// A server of this runtime has that name already.
+    #[error(
+        "a server called `{name}` runs on this runtime already: shut its supervisor down first, or choose another name"
+    )]
+    NameInUse {
+        /// The name.
+        name: ServerName,
+    },
+    /// Not called from within a tokio runtime.
+    #[error(
+        "servers run on a tokio runtime and there is none here: call this inside `#[tokio::main]`, `#[tokio::test]` or `Runtime::block_on`"
+    )]
+    NoRuntime,
+    /// A value of the configuration is out of its range.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The closure that makes the machine failed.
+    #[error("the machine of server `{server}` could not be made")]
+    Init {
+        /// Whose.
+        server: ServerName,
+        /// What the closure said.
+        #[source]
+        source: InitError,
+    },
+    /// The store holds the log of another type of machine.
+    #[error(
+        "the store of server `{server}` holds entries of type `{stored}`, this machine takes `{given}`: give the server \
+         its own store, or say the old name in `Entry::name` if the type was only renamed"
+    )]
+    WrongMachine {
+        /// Whose store.
+        server: ServerName,
+        /// The name of the entry type in the store.
+        stored: String,
+        /// The name of the machine's.
+        given: String,
+    },
+    /// The store was written with rkyv set to another byte order, pointer width or alignment.
+    #[error(
+        "the store of server `{server}` was written in another format of rkyv (fingerprint {stored:016x}, this build has \
+         {given:016x}): some dependency switches a format feature of rkyv (`unaligned`, `big_endian`, `pointer_width_*`) \
+         on or off; build as before"
+    )]
+    WrongFormat {
+        /// Whose store.
+        server: ServerName,
+        /// The fingerprint in the store.
+        stored: u64,
+        /// This build's.
+        given: u64,
+    },
+    /// The store belongs to another server.
+    #[error(
+        "the store given for server `{server}` belongs to `{stored}`: give each server the store it had before"
+    )]
+    WrongServer {
+        /// The server that was to be started.
+        server: ServerName,
+        /// The server the store belongs to.
+        stored: String,
+    },
+    /// The store belongs to a cluster that was founded by other servers.
+    #[error(
+        "the store of server `{server}` belongs to a cluster that other servers founded: name the same servers as at \
+         its first start, or use an empty store"
+    )]
+    WrongCluster {
+        /// Whose store.
+        server: ServerName,
+    },
+    /// The store is empty, or was born anew, while the cluster it should belong to lives on in others.
+    #[error(
+        "the store of server `{server}` is empty although that of `{other}` holds the cluster's log: a server that lost \
+         its store could vote twice; give it its old store back"
+    )]
+    LostStore {
+        /// Whose store.
+        server: ServerName,
+        /// A server that has its log.
+        other: ServerName,
+    },
+    /// The log of the store begins later than this build can make use of.
+    #[error("the store of server `{server}` cannot be used by this build: {reason}")]
+    Unusable {
+        /// Whose store.
+        server: ServerName,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A store failed.
+    #[error("the store of server `{server}` failed")]
+    Store {
+        /// Whose store.
+        server: ServerName,
+        /// What it said.
+        #[source]
+        source: StoreError,
+    },
+}
+
+/// Why a supervisor could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SupervisorError {
+    /// It has no server of that name.
+    #[error("this supervisor has no server `{name}`, it has {}", .servers.join(", "))]
+    UnknownServer {
+        /// The name asked for.
+        name: String,
+        /// Those it has.
+        servers: Vec<String>,
+    },
+    /// The server does not run.
+    #[error("server `{name}` does not run: restart it first")]
+    NotRunning {
+        /// Its name.
+        name: ServerName,
+    },
+    /// The server did not stop in time.
+    #[error(
+        "server `{name}` did not stop within {waited:?}: its runtime is busy or its machine blocks; a machine that blocks should run with `Apply::Thread`"
+    )]
+    NotStopped {
+        /// Its name.
+        name: ServerName,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// The server could not be started again.
+    #[error("server `{name}` could not be started again")]
+    Restart {
+        /// Its name.
+        name: ServerName,
+        /// Why not.
+        #[source]
+        source: StartError,
+    },
+    /// The servers' runtime has ended, or the supervisor is shutting down.
+    #[error("the servers of this supervisor are shut down: start them anew")]
+    Shutdown,
+    /// Nobody leads, so there is nothing to hand over.
+    #[error("no leader was found in {waited:?}: see that a majority of the servers runs")]
+    NoLeader {
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// Leadership could not be handed over.
+    #[error("leadership was not handed to `{to}`: {reason}")]
+    Transfer {
+        /// Who was to lead.
+        to: ServerName,
+        /// Why it does not.
+        reason: String,
+    },
+}

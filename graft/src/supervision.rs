@@ -1,0 +1,172 @@
+//! One server's task: it runs the node, and starts it again where its driver panicked.
+
+use std::{
+    collections::VecDeque,
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use graft_core::{Node, Transport, node};
+use tokio::sync::watch;
+
+use crate::{Role, Status, StopReason, cluster::Cluster, panics, server::Server};
+
+/// How often a server is started again within [`PERIOD`]: a panic that comes back faster than this is
+/// in the log or the disk, and starting again will not mend it.
+const RESTARTS: usize = 3;
+/// Over which time restarts are counted.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// Runs server number `at` until it stops for good.
+pub(crate) async fn supervise(
+    cluster: Arc<Cluster>,
+    at: usize,
+    mut node: Node,
+    mut transport: Arc<dyn Transport>,
+) {
+    let server = cluster.server(at);
+    let _ended = Ended(server);
+    let mut restarts = Restarts::default();
+    loop {
+        let message = match caught(node.run()).await {
+            Ok(reason) => {
+                let status = ended(reason, restarts.count());
+                tell_failure(server, &status);
+                server.set_status(status);
+                return;
+            }
+            Err(message) => message,
+        };
+        // The node could not do it: those who wait for answers of this server must hear of it.
+        transport.close().await;
+        let reason = StopReason::Panicked { message };
+        let now = cluster.runtime().now();
+        if !restarts.allow(now) || server.is_stop_wanted() {
+            let restarts = restarts.count();
+            let status = Status::Failed { reason, restarts };
+            tell_failure(server, &status);
+            server.set_status(status);
+            return;
+        }
+        let restarts_so_far = restarts.count();
+        tracing::error!(node = %server.name(), %reason, restarts = restarts_so_far, "starts again");
+        server.set_status(Status::Restarting { reason, restarts: restarts_so_far });
+        match cluster.open(at).await {
+            Ok(opened) => (node, transport) = cluster.enter(at, opened),
+            Err(error) => {
+                let reason = StopReason::NotRestarted { reason: with_causes(&error) };
+                let status = Status::Failed { reason, restarts: restarts_so_far };
+                tell_failure(server, &status);
+                server.set_status(status);
+                return;
+            }
+        }
+    }
+}
+
+fn ended(reason: node::StopReason, restarts: u32) -> Status {
+    match StopReason::of_node(reason) {
+        None => Status::Stopped,
+        Some(reason) => Status::Failed { reason, restarts },
+    }
+}
+
+fn tell_failure(server: &Server, status: &Status) {
+    if let Status::Failed { reason, restarts } = status {
+        tracing::error!(node = %server.name(), %reason, restarts, "failed and stays stopped");
+    }
+}
+
+/// Brings what the node says of itself to those who watch the server. Ends with the node.
+pub(crate) async fn follow(
+    cluster: Arc<Cluster>,
+    at: usize,
+    run: u64,
+    mut status: watch::Receiver<node::NodeStatus>,
+) {
+    loop {
+        let seen = status.borrow_and_update().clone();
+        let leader = seen.leader.and_then(|leader| cluster.name_of(leader));
+        cluster.server(at).on_node(run, Role::of(seen.role), seen.term.0, leader);
+        if status.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Marks the server as stopped where its task ends without a word: with its runtime.
+struct Ended<'a>(&'a Server);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.on_task_gone();
+    }
+}
+
+/// When a server was started again, over the last [`PERIOD`].
+#[derive(Default)]
+struct Restarts(VecDeque<Duration>);
+
+impl Restarts {
+    /// Counts one more at `now`, where it is allowed.
+    fn allow(&mut self, now: Duration) -> bool {
+        while self.0.front().is_some_and(|then| now.saturating_sub(*then) >= PERIOD) {
+            self.0.pop_front();
+        }
+        let allowed = self.0.len() < RESTARTS;
+        if allowed {
+            self.0.push_back(now);
+        }
+        allowed
+    }
+
+    fn count(&self) -> u32 {
+        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// What `future` gives, or what its panic said.
+async fn caught<T>(future: impl Future<Output = T>) -> Result<T, String> {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        // The future is not looked at again after a panic, only dropped.
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
+        match polled {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
+            Err(panic) => Poll::Ready(Err(panics::message(&*panic))),
+        }
+    })
+    .await
+}
+
+/// An error and everything behind it, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(behind) = cause {
+        text = format!("{text}: {behind}");
+        cause = behind.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fourth_restart_within_five_seconds_is_refused_and_allowed_after_them() {
+        let at = Duration::from_secs;
+        let mut restarts = Restarts::default();
+        assert!(restarts.allow(at(10)) && restarts.allow(at(11)) && restarts.allow(at(12)));
+        assert!(!restarts.allow(at(14)));
+        assert_eq!(restarts.count(), 3);
+        assert!(restarts.allow(at(15)), "the first is five seconds ago");
+        assert!(!restarts.allow(at(15)));
+    }
+}
