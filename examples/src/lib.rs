@@ -1,1 +1,1 @@
-//! To come.
+//! Runnable examples of graft, one idea a file: `cargo run --release --example stack`.
