@@ -31,8 +31,8 @@ pub(crate) struct Progress {
 pub(crate) enum ProgressState {
     /// One message at a time, until it is known where the logs agree.
     Probe {
-        /// Whether one is on its way.
-        outstanding: bool,
+        /// What is on its way.
+        sent: Option<Sent>,
     },
     /// As many as the window holds.
     Replicate,
@@ -46,8 +46,9 @@ struct Window {
     bytes: usize,
 }
 
-#[derive(Debug)]
-struct Sent {
+/// An `AppendEntries` on its way: the last entry it brings the peer to, and its weight.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Sent {
     last: Index,
     entries: usize,
     bytes: usize,
@@ -59,7 +60,7 @@ impl Progress {
         Self {
             match_index: Index(0),
             next_index: last.next(),
-            state: ProgressState::Probe { outstanding: false },
+            state: ProgressState::Probe { sent: None },
             last_answer: now,
             applied: Index(0),
             stalled: false,
@@ -71,9 +72,7 @@ impl Progress {
     /// How many entries and bytes may be sent now; `None` where nothing may.
     pub(super) fn allowance(&self, max_entries: usize, max_bytes: usize) -> Option<(usize, usize)> {
         match self.state {
-            ProgressState::Probe { outstanding } => {
-                (!outstanding).then_some((max_entries, max_bytes))
-            }
+            ProgressState::Probe { sent } => sent.is_none().then_some((max_entries, max_bytes)),
             ProgressState::Replicate => {
                 let entries = max_entries.saturating_sub(self.window.entries);
                 let bytes = max_bytes.saturating_sub(self.window.bytes);
@@ -84,27 +83,29 @@ impl Progress {
 
     /// Notes that entries up to `last` were sent.
     pub(super) fn on_sent(&mut self, last: Index, entries: usize, bytes: usize) {
+        let message = Sent { last, entries, bytes };
         match &mut self.state {
             // A probe may carry entries, but it goes on from there only once it is answered.
-            ProgressState::Probe { outstanding } => *outstanding = true,
-            ProgressState::Replicate => {
-                if entries > 0 {
-                    self.next_index = last.next();
-                    self.window.push(Sent { last, entries, bytes });
-                }
-            }
+            ProgressState::Probe { sent } => *sent = Some(message),
+            ProgressState::Replicate if entries == 0 => {}
+            ProgressState::Replicate => self.go_on_behind(message),
         }
     }
 
     /// The peer holds everything up to `matched`. Says whether that is news.
     pub(super) fn on_matched(&mut self, matched: Index) -> bool {
         self.window.free_to(matched);
-        let probing = matches!(self.state, ProgressState::Probe { .. });
-        if probing {
-            // An old acknowledgement must not end a probe that it says nothing of, except that it
-            // can only ever be true: what matched once in this term matches for ever.
-            if matched.next() >= self.next_index || matched > self.match_index {
-                self.state = ProgressState::Replicate;
+        // An old acknowledgement must not end a probe that it says nothing of, except that it can
+        // only ever be true: what matched once in this term matches for ever.
+        let ends_probe = matched.next() >= self.next_index || matched > self.match_index;
+        if let ProgressState::Probe { sent } = self.state
+            && ends_probe
+        {
+            self.state = ProgressState::Replicate;
+            // The entries came with the probe. Perhaps not all of them are durable yet, but they
+            // need not be sent again; should they be lost, the next append or round shows it.
+            if let Some(message) = sent.filter(|message| message.last > matched) {
+                self.go_on_behind(message);
             }
         }
         self.next_index = self.next_index.max(matched.next());
@@ -126,7 +127,7 @@ impl Progress {
 
     /// Goes back to one message at a time from `next`.
     pub(super) fn probe_from(&mut self, next: Index) {
-        self.state = ProgressState::Probe { outstanding: false };
+        self.state = ProgressState::Probe { sent: None };
         self.next_index = next.max(self.match_index.next());
         self.window = Window::default();
         self.mark = None;
@@ -147,7 +148,16 @@ impl Progress {
         match &mut self.state {
             ProgressState::Replicate if received < sent => self.probe_from(self.match_index.next()),
             ProgressState::Replicate => {}
-            ProgressState::Probe { outstanding } => *outstanding = false,
+            // What was received waits only for the peer's disk; the answer comes with a heartbeat's.
+            ProgressState::Probe { sent } => *sent = sent.filter(|probe| received >= probe.last),
+        }
+    }
+
+    /// A message is on its way, and sending goes on behind it without waiting.
+    fn go_on_behind(&mut self, message: Sent) {
+        self.next_index = message.last.next();
+        if message.entries > 0 {
+            self.window.push(message);
         }
     }
 
@@ -211,8 +221,32 @@ mod tests {
         progress.on_conflict(Index(10), Index(2));
         assert_eq!(progress.state, ProgressState::Replicate);
         progress.on_conflict(Index(12), Index(2));
-        assert_eq!(progress.state, ProgressState::Probe { outstanding: false });
+        assert_eq!(progress.state, ProgressState::Probe { sent: None });
         assert_eq!(progress.next_index, Index(11), "what matched is never sent again");
+    }
+
+    #[test]
+    fn entries_that_came_with_a_probe_are_not_sent_twice() {
+        let mut progress = Progress::new(Index(10), 0);
+        progress.on_sent(Index(14), 4, 100);
+        assert_eq!(progress.allowance(6, 1000), None, "one probe at a time");
+        progress.on_matched(Index(10));
+        assert_eq!(progress.state, ProgressState::Replicate);
+        assert_eq!((progress.next_index, progress.in_flight()), (Index(15), 4));
+        progress.on_matched(Index(14));
+        assert_eq!(progress.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_probe_is_repeated_only_where_it_was_lost() {
+        let mut progress = Progress::new(Index(10), 0);
+        progress.on_sent(Index(14), 4, 100);
+        progress.on_round(1);
+        progress.on_round_answer(2, Index(14));
+        assert_eq!(progress.allowance(6, 1000), None, "received, if not yet durable");
+        progress.on_round(3);
+        progress.on_round_answer(4, Index(0));
+        assert_eq!(progress.allowance(6, 1000), Some((6, 1000)));
     }
 
     #[test]
@@ -228,6 +262,6 @@ mod tests {
         progress.on_round(3);
         progress.on_round(4);
         progress.on_round_answer(4, Index(12));
-        assert_eq!(progress.state, ProgressState::Probe { outstanding: false });
+        assert_eq!(progress.state, ProgressState::Probe { sent: None });
     }
 }
