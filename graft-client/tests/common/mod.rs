@@ -8,6 +8,7 @@
     reason = "this is test code, and each test file takes its part"
 )]
 
+pub mod cluster;
 pub mod link;
 pub mod runtime;
 

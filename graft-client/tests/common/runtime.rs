@@ -2,11 +2,11 @@
 //! moves only in [`TestRuntime::advance`].
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, Weak,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
@@ -26,19 +26,25 @@ pub struct TestRuntime {
 
 #[derive(Default)]
 struct Inner {
+    woken: Mutex<VecDeque<Arc<Task>>>,
     now: Mutex<Duration>,
     timers: Mutex<BTreeMap<(Duration, u64), Waker>>,
     next_timer: Mutex<u64>,
 }
 
 struct Task {
+    runtime: Weak<Inner>,
     future: Mutex<Option<BoxFuture>>,
     woken: AtomicBool,
 }
 
 impl Wake for Task {
     fn wake(self: Arc<Self>) {
-        self.woken.store(true, Ordering::SeqCst);
+        if !self.woken.swap(true, Ordering::SeqCst)
+            && let Some(runtime) = self.runtime.upgrade()
+        {
+            runtime.woken.lock().unwrap().push_back(self);
+        }
     }
 }
 
@@ -52,22 +58,21 @@ impl TestRuntime {
         })
     }
 
-    /// Polls woken tasks, in the order of their start, until none is.
+    /// Polls woken tasks, in the order in which they were woken, until none is.
     pub fn settle(&self) {
+        let mut ended = false;
         loop {
-            let tasks: Vec<_> = self.tasks.lock().unwrap().clone();
-            let mut idle = true;
-            for task in tasks {
-                if task.woken.swap(false, Ordering::SeqCst) {
-                    idle = false;
-                    *self.polls.lock().unwrap() += 1;
-                    task.poll();
-                }
-            }
+            let woken = self.shared.woken.lock().unwrap().pop_front();
+            let Some(task) = woken else {
+                break;
+            };
+            task.woken.store(false, Ordering::SeqCst);
+            *self.polls.lock().unwrap() += 1;
+            task.poll();
+            ended |= !task.is_alive();
+        }
+        if ended {
             self.tasks.lock().unwrap().retain(|task| task.is_alive());
-            if idle {
-                return;
-            }
         }
     }
 
@@ -76,8 +81,9 @@ impl TestRuntime {
         *self.polls.lock().unwrap()
     }
 
-    /// How many tasks have not ended.
+    /// How many tasks have neither ended nor been cancelled.
     pub fn tasks(&self) -> usize {
+        self.tasks.lock().unwrap().retain(|task| task.is_alive());
         self.tasks.lock().unwrap().len()
     }
 
@@ -137,9 +143,13 @@ impl TestRuntime {
     }
 
     fn start_task(&self, future: BoxFuture) -> Arc<Task> {
-        let task =
-            Arc::new(Task { future: Mutex::new(Some(future)), woken: AtomicBool::new(true) });
+        let task = Arc::new(Task {
+            runtime: Arc::downgrade(&self.shared),
+            future: Mutex::new(Some(future)),
+            woken: AtomicBool::new(false),
+        });
         self.tasks.lock().unwrap().push(Arc::clone(&task));
+        Waker::from(Arc::clone(&task)).wake();
         task
     }
 }
