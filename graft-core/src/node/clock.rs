@@ -1,6 +1,9 @@
 //! A node's view of time: what a turn begins with, and the one timer it keeps.
 
-use std::{task::Context, time::Duration};
+use std::{
+    task::{Context, Waker},
+    time::Duration,
+};
 
 use crate::{BoxFuture, Runtime};
 
@@ -39,33 +42,51 @@ impl Clock {
 /// fires too early, that costs one idle turn instead of one new sleep a turn.
 #[derive(Default)]
 pub(super) struct Timer {
-    armed: Option<(Duration, BoxFuture)>,
+    armed: Option<Armed>,
+}
+
+struct Armed {
+    deadline: Duration,
+    sleep: BoxFuture,
+    /// Who was registered with the sleep when it was last polled.
+    waker: Waker,
 }
 
 impl Timer {
+    /// Whether this task is woken by the armed sleep without being polled again.
+    pub(super) fn is_registered(&self, context: &Context<'_>) -> bool {
+        self.armed.as_ref().is_none_or(|armed| armed.waker.will_wake(context.waker()))
+    }
+
     /// Whether the armed sleep is over. Registers the waker where it is not.
     pub(super) fn poll_fired(&mut self, context: &mut Context<'_>) -> bool {
-        let Some((_, sleep)) = &mut self.armed else {
+        let Some(armed) = &mut self.armed else {
             return false;
         };
-        let fired = sleep.as_mut().poll(context).is_ready();
+        let fired = armed.sleep.as_mut().poll(context).is_ready();
         if fired {
             self.armed = None;
+        } else {
+            armed.waker.clone_from(context.waker());
         }
         fired
     }
 
     /// Sees to it that the task wakes at `deadline` or before. Says whether it is over already.
+    /// Everything due at `now` has been done.
     pub(super) fn arm(
         &mut self,
         deadline: Duration,
+        now: Duration,
         runtime: &dyn Runtime,
         context: &mut Context<'_>,
     ) -> bool {
-        if self.armed.as_ref().is_some_and(|(at, _)| *at <= deadline) {
+        let still_good = |armed: &Armed| armed.deadline <= deadline && armed.deadline > now;
+        if self.armed.as_ref().is_some_and(still_good) {
             return false;
         }
-        self.armed = Some((deadline, runtime.sleep_until(deadline)));
+        let (sleep, waker) = (runtime.sleep_until(deadline), context.waker().clone());
+        self.armed = Some(Armed { deadline, sleep, waker });
         self.poll_fired(context)
     }
 }

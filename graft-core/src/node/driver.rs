@@ -45,21 +45,20 @@ pub(super) struct Driver<'a> {
     pub(super) arrivals: Arrivals,
     /// Requests that did not fit into the turn that took them from the inbox.
     pub(super) backlog: VecDeque<Request>,
-    /// Transfers asked for in this turn, by the number of their token.
-    pub(super) transfers: Vec<Option<oneshot::Sender<Result<(), Refusal>>>>,
+    pub(super) woken: Woken,
+    pub(super) asked: Asked,
     pub(super) effects: Effects,
-    /// Whether there was a turn. The first one arms the timer, with or without a cause.
-    pub(super) started: bool,
+    /// Whether the turn before left something to do that wakes nobody. True before the first turn.
+    pub(super) unfinished: bool,
 }
 
 /// What woke the node, beside what is in `arrivals`. Gathered before the time is read, stepped after.
 #[derive(Default)]
-struct Woken {
+pub(super) struct Woken {
     persisted: Option<WriteId>,
     loaded: Vec<(LoadId, Entries)>,
     slice: Option<Slice>,
     orders: VecDeque<Order>,
-    timer: bool,
 }
 
 impl Woken {
@@ -68,15 +67,16 @@ impl Woken {
             && self.loaded.is_empty()
             && self.slice.is_none()
             && self.orders.is_empty()
-            && !self.timer
     }
 }
 
 /// Those who wait for this turn to end.
 #[derive(Default)]
-struct Asked {
+pub(super) struct Asked {
     details: Vec<oneshot::Sender<Detail>>,
     campaigns: Vec<oneshot::Sender<()>>,
+    /// By the number of their token; whoever was refused is gone from here.
+    transfers: Vec<Option<oneshot::Sender<Result<(), Refusal>>>>,
 }
 
 /// Whether the node goes on at once or may sleep until something wakes it.
@@ -110,79 +110,81 @@ impl Driver<'_> {
     }
 
     fn turn(&mut self, context: &mut Context<'_>) -> Result<Next, StopReason> {
-        let Some(woken) = self.gather(context)? else {
+        if !self.gather(context)? {
             return Ok(Next::Sleep);
-        };
+        }
         let (now, unix_millis) = self.clock.read(&**self.runtime);
         self.raft.step(Input::Time { now, unix_millis });
-        let asked = self.step_woken(woken);
+        self.step_woken();
         for envelope in self.arrivals.peers.drain(..) {
             self.raft.step(Input::Message(envelope));
         }
         self.propose();
         let next = self.settle(context)?;
         self.events.after_turn(&self.raft);
-        self.answer(asked);
+        self.answer_orders();
         let deadline = self.raft.next_deadline();
-        let overdue = self.timer.arm(deadline, &**self.runtime, context);
-        let again = overdue || !self.backlog.is_empty();
-        Ok(if again { Next::Again } else { next })
+        let overdue = self.timer.arm(deadline, now, &**self.runtime, context);
+        self.unfinished = next == Next::Again || overdue;
+        Ok(if self.unfinished || !self.backlog.is_empty() { Next::Again } else { Next::Sleep })
     }
 
     /// Looks at everything that may have woken the node, in a fixed order, and registers for all of
-    /// it. `None` where there was nothing.
-    fn gather(&mut self, context: &mut Context<'_>) -> Result<Option<Woken>, StopReason> {
+    /// it. Says whether there is anything to do.
+    fn gather(&mut self, context: &mut Context<'_>) -> Result<bool, StopReason> {
         let with_requests = self.backlog.is_empty();
         self.inbox.take_and_register(context, &mut self.arrivals, with_requests);
-        let mut woken = Woken { persisted: self.lanes.poll_write(context)?, ..Woken::default() };
+        self.woken.persisted = self.lanes.poll_write(context)?;
         while let Some(loaded) = self.lanes.poll_load(context)? {
-            woken.loaded.push(loaded);
+            self.woken.loaded.push(loaded);
         }
         if let Some(papers) = self.desk.0.take() {
             let returned = papers.returned.map(|returned| self.apply.on_returned(returned));
-            woken.slice = returned.transpose()?;
-            woken.orders = papers.orders;
+            self.woken.slice = returned.transpose()?;
+            self.woken.orders = papers.orders;
             if papers.stop {
                 return Err(StopReason::Asked);
             }
         }
-        woken.timer = self.timer.poll_fired(context);
-        let idle = self.started
-            && self.arrivals.is_empty()
-            && self.backlog.is_empty()
-            && !self.apply.is_ready()
-            && woken.is_empty();
-        self.started = true;
-        Ok((!idle).then_some(woken))
+        let busy = self.unfinished
+            || !self.arrivals.is_empty()
+            || !self.backlog.is_empty()
+            || !self.woken.is_empty()
+            || self.apply.is_ready();
+        // A busy turn reads the time anyway, and the sleep knows whom to wake.
+        let fired = (!busy || !self.timer.is_registered(context)) && self.timer.poll_fired(context);
+        Ok(busy || fired)
     }
 
-    fn step_woken(&mut self, woken: Woken) -> Asked {
-        if let Some(id) = woken.persisted {
+    fn step_woken(&mut self) {
+        if let Some(id) = self.woken.persisted.take() {
             self.raft.step(Input::Persisted(id));
         }
-        for (id, entries) in woken.loaded {
+        for (id, entries) in self.woken.loaded.drain(..) {
             self.raft.step(Input::Loaded { id, entries });
         }
-        if let Some(slice) = woken.slice {
+        if let Some(slice) = self.woken.slice.take() {
             self.on_slice(slice);
         }
-        let mut asked = Asked::default();
-        for order in woken.orders {
-            match order {
-                Order::Detail(answer) => asked.details.push(answer),
-                Order::Campaign(answer) => {
-                    self.raft.step(Input::Campaign);
-                    asked.campaigns.push(answer);
-                }
-                Order::Transfer { to, answer } => {
-                    let request_id = self.transfers.len() as u64;
-                    let token = Token { link: OWN_LINK, request_id };
-                    self.raft.step(Input::Transfer { to, token });
-                    self.transfers.push(Some(answer));
-                }
+        while let Some(order) = self.woken.orders.pop_front() {
+            self.step_order(order);
+        }
+    }
+
+    fn step_order(&mut self, order: Order) {
+        match order {
+            Order::Detail(answer) => self.asked.details.push(answer),
+            Order::Campaign(answer) => {
+                self.raft.step(Input::Campaign);
+                self.asked.campaigns.push(answer);
+            }
+            Order::Transfer { to, answer } => {
+                let request_id = self.asked.transfers.len() as u64;
+                let token = Token { link: OWN_LINK, request_id };
+                self.raft.step(Input::Transfer { to, token });
+                self.asked.transfers.push(Some(answer));
             }
         }
-        asked
     }
 
     /// Proposes all valid requests at once.
@@ -273,7 +275,7 @@ impl Driver<'_> {
         for answer in self.effects.answers.drain(..) {
             if answer.token.link == OWN_LINK {
                 let asker = usize::try_from(answer.token.request_id).ok();
-                let asker = asker.and_then(|at| self.transfers.get_mut(at)?.take());
+                let asker = asker.and_then(|at| self.asked.transfers.get_mut(at)?.take());
                 if let Some(asker) = asker {
                     // Whoever no longer waits for the answer needs none.
                     let _ = asker.send(Err(answer.refusal));
@@ -325,15 +327,15 @@ impl Driver<'_> {
         true
     }
 
-    fn answer(&mut self, asked: Asked) {
+    fn answer_orders(&mut self) {
         // Whoever no longer waits for an answer needs none: that is all a failed send says.
-        for asker in self.transfers.drain(..).flatten() {
+        for asker in self.asked.transfers.drain(..).flatten() {
             let _ = asker.send(Ok(()));
         }
-        for asker in asked.campaigns {
+        for asker in self.asked.campaigns.drain(..) {
             let _ = asker.send(());
         }
-        for asker in asked.details {
+        for asker in self.asked.details.drain(..) {
             let _ = asker.send(Detail {
                 raft: self.raft.status(),
                 tail: self.raft.entries_tail(Self::TAIL_SHOWN),

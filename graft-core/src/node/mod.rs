@@ -116,9 +116,10 @@ impl Node {
             timer: Timer::default(),
             arrivals: Default::default(),
             backlog: Default::default(),
-            transfers: Vec::new(),
+            woken: Default::default(),
+            asked: Default::default(),
             effects: Default::default(),
-            started: false,
+            unfinished: true,
         };
         let reason = poll_fn(|context| driver.poll(context)).await;
         driver.finish(&reason, config.stop_timeout).await;

@@ -89,15 +89,21 @@ impl LogStore for Disk {
         Ok(writes)
     }
 
-    async fn read(&self, range: Range<Index>, _max_bytes: usize) -> Result<Loaded, StoreError> {
+    async fn read(&self, range: Range<Index>, max_bytes: usize) -> Result<Loaded, StoreError> {
         let held = self.held.lock().unwrap();
         let last = held.log.last().map_or(Index(0), |entry| entry.log_id.index);
-        let wanted: Vec<Entry> =
-            held.log.iter().filter(|entry| range.contains(&entry.log_id.index)).cloned().collect();
-        if wanted.is_empty() {
+        let mut size = 0;
+        let wanted = held.log.iter().filter(|entry| range.contains(&entry.log_id.index));
+        let fits = wanted.take_while(|entry| {
+            let first = size == 0;
+            size += entry.size();
+            first || size <= max_bytes
+        });
+        let entries: Vec<Entry> = fits.cloned().collect();
+        if entries.is_empty() {
             return Err(StoreError::OutOfRange { range, last });
         }
-        Ok(Loaded::Entries(wanted.into()))
+        Ok(Loaded::Entries(entries.into()))
     }
 
     async fn stage(&self, chunk: SnapshotChunk) -> Result<(), StoreError> {

@@ -100,6 +100,26 @@ async fn servers_that_all_restart_have_their_log_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_long_log_is_replayed_without_waiting_for_any_timer() {
+    let mut cluster = Cluster::start_with(1, ApplyMode::Inline, |config| {
+        config.raft.max_batch_bytes = 200;
+    })
+    .await;
+    cluster.leader().await;
+    let waiting: Vec<_> = (0..1000).map(|_| cluster.send(0, b"one")).collect();
+    for waiting in waiting {
+        assert_eq!(reply(waiting).await, applied(b"one"));
+    }
+    cluster.stop(0).await;
+    cluster.restart(0).await;
+    cluster.leader().await;
+    let from = cluster.runtime.now();
+    cluster.applied(0, 1000).await;
+    let took = cluster.runtime.now() - from;
+    assert!(took < Duration::from_millis(10), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_write_that_stalls_delays_no_heartbeat() {
     let cluster = Cluster::start(3).await;
     let at = cluster.leader().await;
