@@ -68,6 +68,11 @@ impl Applier {
         Self::default()
     }
 
+    #[cfg(test)]
+    pub(super) fn with_limits(limits: super::table::Limits) -> Self {
+        Self { sessions: SessionTable::with_limits(limits), ..Self::default() }
+    }
+
     /// Applies the next committed entry, and says how it ended where it is of a kind that a client can
     /// propose. After each entry, [`checkpoint`](Self::checkpoint) may have something to say.
     ///
@@ -267,3 +272,6 @@ impl WallClock {
         self.latest
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,6 +34,9 @@ mod replies;
 mod state;
 mod table;
 
+#[cfg(test)]
+mod model;
+
 pub use apply::{Applier, ApplyError};
 pub use codec::{
     COMMAND_HEADER, CommandHeader, PLAIN_HEADER, Payload, PayloadError, SessionSettings,

@@ -224,3 +224,6 @@ impl<'a> Reader<'a> {
         Ok(u32::from_le_bytes(self.array()?))
     }
 }
+
+#[cfg(test)]
+mod tests;

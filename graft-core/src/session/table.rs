@@ -412,3 +412,6 @@ impl Hasher for IdHasher {
         self.0 = mix(self.0 ^ value);
     }
 }
+
+#[cfg(test)]
+mod tests;
