@@ -272,12 +272,14 @@ impl Works {
         }
         slice.ended = self.pace.since;
         slice.slow = self.pace.slowest.take();
-        let before = batch.entries.size();
-        batch.entries.drop_below(reached.next());
-        slice.bytes = (before - batch.entries.size()) as u64;
-        if batch.entries.is_empty() {
+        let all = batch.entries.size();
+        if batch.entries.last_log_id().is_none_or(|last| last.index == reached) {
+            slice.bytes = all as u64;
             slice.finished = Some(reached);
             slice.checkpoints = mem::take(&mut batch.checkpoints);
+        } else {
+            batch.entries.drop_below(reached.next());
+            slice.bytes = (all - batch.entries.size()) as u64;
         }
         Ok(slice)
     }
