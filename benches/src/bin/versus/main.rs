@@ -1,0 +1,130 @@
+//! The same work on graft and on its peers, interleaved run by run on this machine.
+//!
+//! Each run starts three servers in this process with an empty log in memory, warms them up, and
+//! then lets so many clients send empty commands, each waiting for its answer before it sends the
+//! next. A runtime flavour is a property of the program around a library, so every contender is run
+//! under each, and reported under the one that serves it best at that number of clients.
+
+mod compare;
+mod growth;
+mod report;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    thread::available_parallelism,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use graft_benches::{Contender, Flavour, contenders};
+
+/// Measures graft beside openraft: the same work, interleaved run by run.
+#[derive(Parser, Debug)]
+#[command(version, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    compare: compare::Options,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// What a request costs as the log grows, on servers that keep running.
+    Growth(growth::Options),
+}
+
+/// What every measurement can be told.
+#[derive(Args, Clone, Debug)]
+struct Common {
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// How often each contender is measured; medians are reported.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Measure next to nothing: shows that everything works, not how fast.
+    #[arg(long)]
+    quick: bool,
+    /// Only the contenders whose name contains one of these.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Only these flavours of runtime.
+    #[arg(long, value_delimiter = ',')]
+    flavours: Vec<FlavourName>,
+}
+
+/// A flavour, to be sized to the machine.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum FlavourName {
+    /// One thread for servers and clients.
+    Single,
+    /// One runtime with a thread a processor for servers and clients.
+    Shared,
+    /// A thread for the clients, the other processors for the servers.
+    Split,
+}
+
+/// Somebody to measure, and on which side.
+struct Contestant {
+    contender: Box<dyn Contender>,
+    is_graft: bool,
+}
+
+impl Common {
+    fn contestants(&self) -> Vec<Contestant> {
+        let side = |contenders: Vec<Box<dyn Contender>>, is_graft| {
+            contenders.into_iter().map(move |contender| Contestant { contender, is_graft })
+        };
+        side(contenders::graft(), true)
+            .chain(side(contenders::peers(), false))
+            .filter(|contestant| self.wants(contestant.contender.name()))
+            .collect()
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|part| name.contains(part.as_str()))
+    }
+
+    fn flavours(&self) -> Vec<Flavour> {
+        let wanted = |flavour: &Flavour| {
+            let name = match flavour {
+                Flavour::Single => FlavourName::Single,
+                Flavour::Shared { .. } => FlavourName::Shared,
+                Flavour::Split { .. } => FlavourName::Split,
+            };
+            self.flavours.is_empty() || self.flavours.contains(&name)
+        };
+        Flavour::all(processors()).into_iter().filter(wanted).collect()
+    }
+
+    const fn runs(&self) -> u32 {
+        if self.quick { 1 } else { self.runs }
+    }
+}
+
+fn processors() -> usize {
+    available_parallelism().map_or(1, usize::from)
+}
+
+/// Tells whoever waits how far it is, apart from the results.
+fn progress(line: &str) {
+    // Where nobody reads it, nothing is lost.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match &cli.command {
+        None => compare::run(&cli.compare),
+        Some(Command::Growth(options)) => growth::run(options),
+    };
+    let printed = result.and_then(|text| Ok(writeln!(io::stdout(), "{text}")?));
+    match printed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            progress(&format!("versus: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
