@@ -3,6 +3,7 @@
 use std::{fmt, ops::Range, sync::Arc};
 
 use bytes::Bytes;
+use smallvec::{SmallVec, smallvec};
 
 use crate::{Index, LogId};
 
@@ -94,7 +95,7 @@ impl fmt::Debug for Entry {
 /// Invariants: no segment is empty; indexes are consecutive within and across segments; terms never fall.
 #[derive(Clone, Default)]
 pub struct Entries {
-    segments: Vec<Segment>,
+    segments: SmallVec<[Segment; 1]>,
 }
 
 #[derive(Clone)]
@@ -132,8 +133,8 @@ impl Segment {
 impl Entries {
     /// No entries.
     #[must_use]
-    pub const fn new() -> Self {
-        Self { segments: Vec::new() }
+    pub fn new() -> Self {
+        Self { segments: SmallVec::new() }
     }
 
     /// The entries of `list` as one shared segment, or `None` where indexes are not consecutive or
@@ -152,7 +153,7 @@ impl Entries {
             return Self::new();
         }
         let range = 0..list.len();
-        Self { segments: vec![Segment::new(Arc::new(list), range)] }
+        Self { segments: smallvec![Segment::new(Arc::new(list), range)] }
     }
 
     /// Whether there are none.
@@ -219,7 +220,7 @@ impl Entries {
     /// The entries with indexes in `range`, sharing memory with these.
     #[must_use]
     pub fn slice(&self, range: Range<Index>) -> Self {
-        let mut segments = Vec::new();
+        let mut segments = SmallVec::new();
         let from =
             self.segments.partition_point(|segment| segment.last().log_id.index < range.start);
         for segment in &self.segments[from..] {

@@ -45,10 +45,9 @@
 //! # Three ways in
 //!
 //! - The crate `graft` on top of this one, for somebody with a state machine.
-//! - [`Node`](crate::node::Node) (feature `node`, and `tokio` for a [`Runtime`](crate::Runtime) of
+//! - [`Node`] (feature `node`, and `tokio` for a [`Runtime`] of
 //!   tokio's), for somebody with doors of their own: a
-//!   [`LogStore`](crate::LogStore), a [`Transport`](crate::Transport), a
-//!   [`StateMachine`](crate::StateMachine). `examples/embed_node.rs`.
+//!   [`LogStore`], a [`Transport`], a [`StateMachine`]. `examples/embed_node.rs`.
 //! - [`Raft`] alone, without default features: no runtime, no I/O, [`Raft::step`] and [`Raft::drain`] in
 //!   a loop of one's own. `examples/embed_raft.rs`.
 //!

@@ -18,7 +18,6 @@ use super::{
     events::Events,
     handle::within,
     lanes::Lanes,
-    open::OpenRequests,
     requests::{Admission, OWN_LINK, Rejected, reason_of},
 };
 use crate::{
@@ -38,7 +37,6 @@ pub(super) struct Driver<'a> {
     pub(super) lanes: Lanes<'a>,
     pub(super) apply: ApplyLane,
     pub(super) admission: Admission,
-    pub(super) open: OpenRequests,
     pub(super) events: Events,
     pub(super) clock: Clock,
     pub(super) timer: Timer,
@@ -211,7 +209,6 @@ impl Driver<'_> {
             }
         }
         if !proposals.is_empty() {
-            self.open.on_proposed(&proposals);
             self.raft.step(Input::Propose(proposals));
         }
     }
@@ -247,7 +244,6 @@ impl Driver<'_> {
             self.pass_on_answers();
             let stored = self.work_on_store(context)?;
             if let Some(apply) = self.effects.apply.take() {
-                self.open.on_handed_over(&apply.waiting);
                 self.apply.begin(apply);
             }
             if stored {
@@ -271,7 +267,6 @@ impl Driver<'_> {
     }
 
     fn pass_on_answers(&mut self) {
-        self.open.on_answers(&self.effects.answers);
         for answer in self.effects.answers.drain(..) {
             if answer.token.link == OWN_LINK {
                 let asker = usize::try_from(answer.token.request_id).ok();
@@ -339,7 +334,7 @@ impl Driver<'_> {
             let _ = asker.send(Detail {
                 raft: self.raft.status(),
                 tail: self.raft.entries_tail(Self::TAIL_SHOWN),
-                open_requests: self.open.len() + self.apply.waiting().count(),
+                open_requests: self.raft.open_proposals().count() + self.apply.waiting().count(),
                 log_bytes: self.admission.log_bytes,
             });
         }
@@ -356,7 +351,11 @@ impl Driver<'_> {
             let back = poll_fn(|context| self.poll_machine_back(context));
             within(&**runtime, deadline, back).await;
         }
-        for token in self.apply.waiting().chain(self.open.drain()) {
+        // The turn that stopped may have been cut short behind its drain.
+        self.pass_on_answers();
+        let issued = self.effects.apply.iter().flat_map(|apply| &apply.waiting);
+        let issued = issued.map(|(_, token)| *token);
+        for token in self.apply.waiting().chain(issued).chain(self.raft.open_proposals()) {
             refuse(self.transport, token, true);
         }
         let closed = within(&**runtime, deadline, self.transport.close()).await;

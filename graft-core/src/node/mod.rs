@@ -30,7 +30,6 @@ mod driver;
 mod events;
 mod handle;
 mod lanes;
-mod open;
 mod pace;
 mod requests;
 
@@ -110,7 +109,6 @@ impl Node {
             desk,
             lanes: Lanes::new(&*store),
             admission,
-            open: Default::default(),
             events,
             clock: Clock::default(),
             timer: Timer::default(),

@@ -48,7 +48,7 @@ pub struct Config {
     /// How many bytes a leader lets lie committed and not yet applied. Default 64 MiB.
     pub max_unapplied_bytes: usize,
     /// How many bytes of the log are kept in memory for slow peers once they are durable and applied.
-    /// Default 64 MiB.
+    /// Default 16 MiB: four windows. A peer further behind is served from the store.
     pub tail_bytes: usize,
     #[cfg(any(test, feature = "mutants"))]
     /// A known bug to switch on, for proving that tests catch it.
@@ -77,7 +77,7 @@ impl Config {
             window_bytes: 4 << 20,
             max_uncommitted_bytes: 64 << 20,
             max_unapplied_bytes: 64 << 20,
-            tail_bytes: 64 << 20,
+            tail_bytes: 16 << 20,
             #[cfg(any(test, feature = "mutants"))]
             mutant: None,
         }

@@ -15,7 +15,8 @@ pub(super) struct Log {
     last_time: LogTime,
     terms: TermRuns,
     tail: VecDeque<Part>,
-    /// All bytes ever appended to the tail; positions in it tell sizes of ranges without a scan.
+    /// All bytes ever appended to the tail, with what each part costs beside its entries; positions in
+    /// it tell sizes of ranges without a scan.
     appended_bytes: u64,
 }
 
@@ -63,12 +64,18 @@ impl TermRuns {
 }
 
 impl Part {
+    /// About what a part takes beside its entries: counted, because many small parts take more than
+    /// what is in them.
+    const OVERHEAD: u64 = 192;
+
     fn len(&self) -> usize {
         usize::try_from(self.last.0 - self.first.0 + 1).unwrap_or(usize::MAX)
     }
 
+    /// The size of its entries.
     fn size(&self) -> usize {
-        usize::try_from(self.bytes.end - self.bytes.start).unwrap_or(usize::MAX)
+        let size = self.bytes.end - self.bytes.start - Self::OVERHEAD;
+        usize::try_from(size).unwrap_or(usize::MAX)
     }
 }
 
@@ -137,7 +144,7 @@ impl Log {
             self.note_terms(slice);
         }
         let begin = self.appended_bytes;
-        self.appended_bytes += entries.size() as u64;
+        self.appended_bytes += entries.size() as u64 + Part::OVERHEAD;
         let bytes = begin..self.appended_bytes;
         self.tail.push_back(Part { first, last: self.last.index, bytes, entries });
     }
@@ -165,7 +172,7 @@ impl Log {
             }
             part.entries.truncate_from(index);
             part.last = index.previous();
-            part.bytes.end = part.bytes.start + part.entries.size() as u64;
+            part.bytes.end = part.bytes.start + part.entries.size() as u64 + Part::OVERHEAD;
             break;
         }
         self.terms.truncate_from(index);
@@ -199,7 +206,10 @@ impl Log {
         if range.start < self.tail_first() || range.start >= range.end {
             return None;
         }
-        let from = self.tail.partition_point(|part| part.last < range.start);
+        let from = self.first_ending_at(range.start);
+        if let Some(taken) = self.one_part(from, &range, max_count, max_bytes) {
+            return Some(taken);
+        }
         let mut taken = Entries::new();
         let (mut count, mut bytes) = (0, 0_usize);
         for part in self.tail.range(from..) {
@@ -231,10 +241,46 @@ impl Log {
         Some(taken)
     }
 
+    /// The common case: all that is asked for is one whole part.
+    fn one_part(
+        &self,
+        at: usize,
+        range: &Range<Index>,
+        max_count: usize,
+        max_bytes: usize,
+    ) -> Option<Entries> {
+        let part = self.tail.get(at)?;
+        let exact = part.first == range.start && part.last.next() == range.end;
+        let fits = exact && part.len() <= max_count && part.size() <= max_bytes;
+        fits.then(|| part.entries.clone())
+    }
+
+    /// The place of the first part that ends at or after `index`. Nearly all questions are about the
+    /// end, so the search begins there and doubles its stride.
+    fn first_ending_at(&self, index: Index) -> usize {
+        let length = self.tail.len();
+        let mut stride = 1;
+        while stride <= length && self.tail[length - stride].last >= index {
+            stride *= 2;
+        }
+        let begin = length.saturating_sub(stride);
+        let end = length - stride / 2;
+        let (mut low, mut high) = (begin, end);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.tail[middle].last < index {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
     /// About how many bytes the entries above `index` take; exact at the boundaries of appends, and
     /// not counting what is no longer in memory.
     pub(super) fn bytes_above(&self, index: Index) -> usize {
-        let from = self.tail.partition_point(|part| part.last <= index);
+        let from = self.first_ending_at(index.next());
         self.tail.get(from).map_or(0, |first| {
             let end = self.tail.back().map_or(first.bytes.end, |last| last.bytes.end);
             // A truncated part leaves a gap in the numbers, so this may count a little too much.
@@ -340,6 +386,18 @@ mod tests {
         assert_eq!(count(3, usize::MAX), Some(3));
         assert_eq!(count(100, 0), Some(1));
         assert_eq!(count(100, 4 * Entry::OVERHEAD), Some(4));
+    }
+
+    #[test]
+    fn every_index_is_found_in_its_part() {
+        let mut log = log();
+        for index in 10..200 {
+            log.append(run(4, index..index + 1));
+        }
+        for index in 0..=200 {
+            let expected = log.tail.partition_point(|part| part.last < Index(index));
+            assert_eq!(log.first_ending_at(Index(index)), expected, "of {index}");
+        }
     }
 
     #[test]

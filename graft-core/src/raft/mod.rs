@@ -152,6 +152,8 @@ pub struct Raft {
     wanted_loads: Vec<Load>,
     fatal: Option<Fatal>,
     counters: Counters,
+    /// Whether anything happened since the last drain that gave nothing.
+    stirred: bool,
 }
 
 /// What a load was wanted for.
@@ -202,6 +204,7 @@ impl Raft {
             wanted_loads: Vec::new(),
             fatal: None,
             counters: Counters::default(),
+            stirred: true,
             identity: durable.identity,
             log,
             config,
@@ -220,6 +223,12 @@ impl Raft {
         if self.fatal.is_some() {
             return;
         }
+        // The time alone changes nothing within a tick, nor does an apply that leaves none to do.
+        self.stirred |= match &input {
+            Input::Time { .. } => false,
+            Input::Applied { index, .. } => *index < self.commit_index,
+            _ => true,
+        };
         match input {
             Input::Time { now, unix_millis } => self.on_time(now, unix_millis),
             Input::Message(envelope) => self.on_envelope(envelope),
@@ -241,6 +250,10 @@ impl Raft {
     pub fn drain(&mut self, effects: &mut Effects) {
         assert!(effects.write.is_none(), "the last write must be taken first");
         assert!(effects.apply.is_none(), "the last apply must be taken first");
+        if !self.stirred {
+            return;
+        }
+        let (messages, loads) = (effects.messages.len(), effects.loads.len());
         if self.fatal.is_none() {
             self.release();
             self.advance_commit();
@@ -253,6 +266,21 @@ impl Raft {
         effects.answers.append(&mut self.answers);
         effects.loads.append(&mut self.wanted_loads);
         effects.fatal.clone_from(&self.fatal);
+        // What gave something may give more: a window may have room for another message.
+        self.stirred = effects.write.is_some()
+            || effects.apply.is_some()
+            || effects.messages.len() > messages
+            || effects.loads.len() > loads;
+    }
+
+    /// Those who wait here for an entry that is not committed and handed to the machine yet, in the order
+    /// of the entries: whoever stops a server owes them an answer. Their outcome is unknown.
+    pub fn open_proposals(&self) -> impl Iterator<Item = Token> {
+        let leading = match &self.role {
+            Role::Leader(leader) => Some(leader),
+            _ => None,
+        };
+        leading.into_iter().flat_map(|leader| leader.open.iter().map(|(_, token)| *token))
     }
 
     /// The time passes. Ticks derive from it: a turn that comes late simply sees more of them.
@@ -265,6 +293,7 @@ impl Raft {
             return;
         }
         self.tick = tick;
+        self.stirred = true;
         self.check_stalled();
         match &self.role {
             Role::Leader(_) => self.on_leader_time(),
