@@ -34,6 +34,14 @@ impl Raft {
         self.may_vote() && self.membership().is_voter(self.config.node) && !self.stalled
     }
 
+    /// Gives this follower's leader, or the candidate it voted for, a whole timeout from now.
+    fn restart_election_timer(&mut self) {
+        let election_deadline = self.random_election_deadline();
+        if let Role::Follower(follower) = &mut self.role {
+            follower.election_deadline = election_deadline;
+        }
+    }
+
     /// The election timer of everyone who does not lead.
     pub(super) fn on_election_time(&mut self) {
         let deadline = match &self.role {
@@ -48,8 +56,8 @@ impl Raft {
         }
         if !self.may_campaign() {
             // Whoever has waited this long has no leader, but may not do anything about it.
-            let leader = None;
-            self.become_follower_in_term(leader);
+            self.become_follower_in_term(None);
+            self.restart_election_timer();
         } else if self.config.pre_vote {
             self.become_pre_candidate();
         } else {
@@ -75,7 +83,17 @@ impl Raft {
 
     /// Becomes a follower in the current term. Whoever waits here for a proposal is told.
     pub(super) fn become_follower_in_term(&mut self, leader: Option<NodeId>) {
-        let election_deadline = self.random_election_deadline();
+        // Only a leader, and a vote given, put off the own campaign (Raft, Figure 2). Were it put off by
+        // every higher term, a candidate that can only lose could keep back one that can win.
+        let running = match &self.role {
+            _ if leader.is_some() => None,
+            Role::Follower(follower) => Some(follower.election_deadline),
+            Role::PreCandidate(candidate) | Role::Candidate(candidate) => {
+                Some(candidate.election_deadline)
+            }
+            Role::Leader(_) => None,
+        };
+        let election_deadline = running.unwrap_or_else(|| self.random_election_deadline());
         let heard = self.tick;
         let mut follower = Follower { leader, heard, election_deadline, ..Follower::default() };
         if self.is_mutant(Mutant::StaleAcknowledgement) {
@@ -199,15 +217,20 @@ impl Raft {
         if free && self.may_vote() && self.is_up_to_date(request) {
             self.hard_state.voted_for = Some(from);
             self.debts.vote = Some(from);
-            // The one voted for gets its time; whoever only asked around stops.
-            self.become_follower_in_term(None);
+            // The one voted for gets its time; whoever only asked around stops. A late copy of the
+            // request of who leads by now finds nothing to do.
+            if self.leader().is_none() {
+                self.become_follower_in_term(None);
+                self.restart_election_timer();
+            }
         } else {
             self.debts.refuse(from, RefusalOf::Vote);
         }
     }
 
     pub(super) fn on_request_vote_response(&mut self, from: NodeId, response: VoteResponse) {
-        if matches!(self.role, Role::Candidate(_)) {
+        // Nobody can have voted who was not asked: such an answer is a broken peer's.
+        if matches!(&self.role, Role::Candidate(candidate) if candidate.asked) {
             self.count_vote(from, response.granted);
         }
     }
