@@ -39,17 +39,6 @@ pub(super) enum KeptReply {
 const SHORT: usize = 16;
 
 impl KeptReply {
-    #[inline]
-    pub(super) fn applied(reply: &[u8]) -> Self {
-        match u8::try_from(reply.len()) {
-            Ok(length) if reply.len() <= SHORT => Self::Short {
-                length,
-                words: [word(reply), word(reply.get(8..).unwrap_or_default())],
-            },
-            _ => Self::Long(reply.into()),
-        }
-    }
-
     /// How many bytes the reply has.
     #[inline]
     pub(super) fn len(&self) -> usize {
@@ -112,15 +101,36 @@ impl Replies {
 
     /// Keeps the reply of a sequence that has none.
     #[inline]
-    pub(super) fn insert(&mut self, sequence: u64, reply: KeptReply) {
-        self.bytes += Self::cost(&reply);
-        let kept = Kept { sequence, reply };
-        if self.kept.back().is_none_or(|last| last.sequence < sequence) {
-            self.kept.push_back(kept);
-        } else {
-            let at = self.position(sequence);
-            self.kept.insert(at, kept);
+    pub(super) fn keep(&mut self, sequence: u64, reply: &[u8]) {
+        // Each case puts its own value in, so that a short reply is written to its place directly.
+        match u8::try_from(reply.len()) {
+            Ok(length) if reply.len() <= SHORT => {
+                let words = [word(reply), word(reply.get(8..).unwrap_or_default())];
+                self.insert(sequence, KeptReply::Short { length, words });
+            }
+            _ => self.insert(sequence, KeptReply::Long(reply.into())),
         }
+    }
+
+    /// Keeps the message of a panic as the reply of a sequence that has none.
+    pub(super) fn keep_panic(&mut self, sequence: u64, message: &[u8]) {
+        self.insert(sequence, KeptReply::Panicked(message.into()));
+    }
+
+    #[inline]
+    fn insert(&mut self, sequence: u64, reply: KeptReply) {
+        self.bytes += Self::cost(&reply);
+        if self.kept.back().is_none_or(|last| last.sequence < sequence) {
+            self.kept.push_back(Kept { sequence, reply });
+        } else {
+            self.insert_between(sequence, reply);
+        }
+    }
+
+    #[cold]
+    fn insert_between(&mut self, sequence: u64, reply: KeptReply) {
+        let at = self.position(sequence);
+        self.kept.insert(at, Kept { sequence, reply });
     }
 
     /// Drops what lies below `floor`.
@@ -169,18 +179,22 @@ mod tests {
     fn replies_of_every_length_are_given_back_as_they_were() {
         for length in 0..64 {
             let reply: Vec<u8> = (0..length).collect();
-            let outcome = KeptReply::applied(&reply).to_outcome();
-            assert_eq!(outcome, Outcome::Applied(reply.into()));
+            let mut replies = Replies::default();
+            replies.keep(0, &reply);
+            let outcome = replies.find(0).map(KeptReply::to_outcome);
+            assert_eq!(outcome, Some(Outcome::Applied(reply.into())));
         }
-        let panicked = KeptReply::Panicked(b"message"[..].into());
-        assert_eq!(panicked.to_outcome(), Outcome::Panicked("message".into()));
+        let mut replies = Replies::default();
+        replies.keep_panic(0, b"message");
+        let outcome = replies.find(0).map(KeptReply::to_outcome);
+        assert_eq!(outcome, Some(Outcome::Panicked("message".into())));
     }
 
     #[test]
     fn replies_that_come_in_any_order_lie_in_the_order_of_their_sequences() {
         let mut replies = Replies::default();
         for sequence in [5_u8, 9, 7, 6, 2] {
-            replies.insert(u64::from(sequence), KeptReply::applied(&[sequence]));
+            replies.keep(u64::from(sequence), &[sequence]);
         }
         assert_eq!(
             kept(&replies),
@@ -199,7 +213,7 @@ mod tests {
     fn a_session_that_falls_idle_gives_back_its_room() {
         let mut replies = Replies::default();
         for sequence in 0..10_000 {
-            replies.insert(sequence, KeptReply::applied(&[]));
+            replies.keep(sequence, &[]);
         }
         for floor in 1..=10_000 {
             replies.forget_below(floor);

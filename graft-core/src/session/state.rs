@@ -187,11 +187,10 @@ impl<'a> Reader<'a> {
             self.check(panicked <= 1, "a reply of an unknown kind")?;
             let length = usize::try_from(self.u64()?).unwrap_or(usize::MAX);
             let bytes = self.take(length)?;
-            let reply = match panicked {
-                0 => KeptReply::applied(bytes),
-                _ => KeptReply::Panicked(bytes.into()),
-            };
-            replies.insert(sequence, reply);
+            match panicked {
+                0 => replies.keep(sequence, bytes),
+                _ => replies.keep_panic(sequence, bytes),
+            }
         }
         Ok(replies)
     }

@@ -9,7 +9,7 @@ use std::{
 use super::{
     CommandHeader, Outcome, SessionSettings,
     idle::{IdleOrder, Slot},
-    replies::{KeptReply, Replies},
+    replies::Replies,
 };
 use crate::{Index, LogTime, SessionId, types::mix};
 
@@ -111,7 +111,6 @@ pub enum Admission {
 #[derive(PartialEq, Eq, Debug)]
 #[must_use]
 pub struct Ticket {
-    slot: Slot,
     session: SessionId,
     sequence: u64,
 }
@@ -253,29 +252,30 @@ impl SessionTable {
         if is_full || above >= u64::from(session.window) {
             return Admission::Answer(Outcome::SessionFull);
         }
-        Admission::Apply(Ticket { slot, session: command.session, sequence })
+        Admission::Apply(Ticket { session: command.session, sequence })
     }
 
     /// Keeps the outcome of a command that [`admit`](Self::admit) let through.
     ///
     /// # Panics
     ///
-    /// Where something else was done with the table between the two, or the outcome is none of a
-    /// command that was applied.
+    /// Where the session was ended between the two, or the outcome is none of a command that was
+    /// applied.
     #[expect(clippy::needless_pass_by_value, reason = "a ticket is good for one outcome")]
     #[inline]
     pub fn keep(&mut self, ticket: Ticket, outcome: &Outcome) {
-        let Ticket { slot, session: id, sequence } = ticket;
-        let session = &mut self.slots[slot as usize];
-        assert_eq!(session.id, id, "the session went before its reply came");
-        let reply = match outcome {
-            Outcome::Applied(reply) => KeptReply::applied(reply),
-            Outcome::Panicked(message) => KeptReply::Panicked(message[..].into()),
+        let Ticket { session, sequence } = ticket;
+        let slot = self.find(session);
+        assert!(slot.is_some(), "session {session} went before its reply came");
+        let slot = slot.unwrap_or_default();
+        let replies = &mut self.slots[slot as usize].replies;
+        let before = replies.bytes();
+        match outcome {
+            Outcome::Applied(reply) => replies.keep(sequence, reply),
+            Outcome::Panicked(message) => replies.keep_panic(sequence, message),
             other => panic!("{other:?} is no outcome of a command that was applied"),
-        };
-        let before = session.replies.bytes();
-        session.replies.insert(sequence, reply);
-        self.bytes += session.replies.bytes() - before;
+        }
+        self.bytes += replies.bytes() - before;
         if self.bytes > self.limits.total_bytes {
             self.shed(slot);
         }
