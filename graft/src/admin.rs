@@ -159,7 +159,11 @@ impl Cluster {
     }
 
     /// What `future` gives, or `None` where that takes longer than `limit`.
-    async fn within<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    pub(crate) async fn within<T>(
+        &self,
+        limit: Duration,
+        future: impl Future<Output = T>,
+    ) -> Option<T> {
         let runtime = self.runtime();
         let mut future = pin!(future);
         let mut alarm = runtime.sleep_until(runtime.now().saturating_add(limit));

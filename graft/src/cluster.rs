@@ -4,12 +4,13 @@ use std::{
     any::{TypeId, type_name},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use graft_client::Client;
 use graft_core::{
-    ClusterId, LogStore, Node, NodeId, Runtime, StateMachine, Transport,
-    node::{Handle, NodeParts, OpenError},
+    ClusterId, Index, Loaded, LogStore, Node, NodeId, Runtime, StateMachine, Transport,
+    node::{Detail, Handle, HandleError, NodeParts, OpenError},
 };
 use graft_storage::MemoryStore;
 use graft_transport::Hub;
@@ -18,7 +19,7 @@ use tokio::sync::watch;
 use crate::{
     Config, Entry, InitError, RequestError, ServerData, ServerName, StartError, adaptor,
     builder::OpenStore,
-    data::{Describe, ServerState},
+    data::{Describe, LINES, ServerState},
     founding::{self, Founder},
     panics,
     registry::ClusterClaim,
@@ -280,13 +281,14 @@ impl Cluster {
         let mut state = None;
         if let Some(handle) = server.handle() {
             match handle.detail().await {
-                Ok(detail) => {
+                Ok(mut detail) => {
+                    self.lengthen(&mut detail, server).await;
                     let name = |node| self.name_of(node).unwrap_or_else(|| node.to_string().into());
                     state = Some(ServerState::new(&detail, self.entry.describe, name));
                 }
                 // It stopped meanwhile; its status says why.
-                Err(graft_core::node::HandleError::Stopped) => {}
-                Err(graft_core::node::HandleError::NoAnswer { waited }) => {
+                Err(HandleError::Stopped) => {}
+                Err(HandleError::NoAnswer { waited }) => {
                     let outcome = graft_client::Outcome::NotApplied;
                     return Err(RequestError::Timeout { waited, outcome });
                 }
@@ -301,7 +303,32 @@ impl Cluster {
             state,
         })
     }
+
+    /// Takes what is to be shown of the log, and is no longer in memory, from the store.
+    async fn lengthen(&self, detail: &mut Detail, server: &Server) {
+        /// Entries may be large, and this is only to be looked at.
+        const MOST_BYTES: usize = 4 << 20;
+        let Detail { raft, tail, .. } = detail;
+        let shown = Index((raft.last.index.0 + 1).saturating_sub(LINES as u64));
+        let first = shown.max(raft.compacted.index.next());
+        let known = tail.first_index().unwrap_or(raft.durable.next());
+        let Some(store) = server.store().filter(|_| first < known) else { return };
+        let read = self.within(STORE_PATIENCE, store.read(first..known, MOST_BYTES)).await;
+        let Some(Ok(Loaded::Entries(mut older))) = read else { return };
+        // The server goes on meanwhile: what does not fit any more is not shown.
+        let end = older.last_log_id().unwrap_or_default();
+        let fits = tail.first().is_none_or(|next| {
+            next.log_id.index == end.index.next() && next.log_id.term >= end.term
+        });
+        if fits {
+            older.append(std::mem::take(tail));
+            *tail = older;
+        }
+    }
 }
+
+/// How long a look into a store may take.
+const STORE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The cluster name of everything that is started in one process.
 const LOCAL: &str = "local";

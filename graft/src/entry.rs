@@ -172,7 +172,8 @@ fn short_type_name(full: &str) -> String {
             short.truncate(word);
         } else {
             short.push(character);
-            if !(character.is_alphanumeric() || character == '_') {
+            // Braces are part of the path of what is declared inside a function.
+            if !(character.is_alphanumeric() || "_{}#".contains(character)) {
                 word = short.len();
             }
         }
@@ -241,5 +242,6 @@ mod tests {
     fn the_name_of_a_type_leaves_its_modules_out() {
         assert_eq!(Second::name(), "Second");
         assert_eq!(short_type_name("a::b::C<d::E, (f::G, [u8; 4])>"), "C<E, (G, [u8; 4])>");
+        assert_eq!(short_type_name("a::b::{{closure}}::C"), "C");
     }
 }

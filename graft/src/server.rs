@@ -140,13 +140,6 @@ impl Server {
         });
     }
 
-    /// The server's task is gone. Where nobody said why, its runtime has ended.
-    pub(crate) fn on_task_gone(&self) {
-        if self.is_up() {
-            self.set_status(Status::Stopped);
-        }
-    }
-
     fn run(&self) -> MutexGuard<'_, Run> {
         // Nothing of a user's runs under this lock, so a poisoned one is as good as any.
         self.run.lock().unwrap_or_else(PoisonError::into_inner)

@@ -21,63 +21,58 @@ const RESTARTS: usize = 3;
 /// Over which time restarts are counted.
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// Runs server number `at` until it stops for good.
+/// How long the transport of a server that panicked may take to close.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs server number `at` until it stops for good, and says how that was.
 pub(crate) async fn supervise(
     cluster: Arc<Cluster>,
     at: usize,
-    mut node: Node,
-    mut transport: Arc<dyn Transport>,
+    node: Node,
+    transport: Arc<dyn Transport>,
 ) {
     let server = cluster.server(at);
-    let _ended = Ended(server);
-    let mut restarts = Restarts::default();
+    let end = End(Some(server));
+    let status = run(&cluster, at, node, transport).await;
+    if let Status::Failed { reason, restarts } = &status {
+        tracing::error!(node = %server.name(), %reason, restarts, "failed and stays stopped");
+    }
+    end.with(status);
+}
+
+async fn run(
+    cluster: &Arc<Cluster>,
+    at: usize,
+    mut node: Node,
+    mut transport: Arc<dyn Transport>,
+) -> Status {
+    let server = cluster.server(at);
+    let mut recent = Restarts::default();
     loop {
         let message = match caught(node.run()).await {
             Ok(reason) => {
-                let status = ended(reason, restarts.count());
-                tell_failure(server, &status);
-                server.set_status(status);
-                return;
+                let restarts = recent.count();
+                let failed = |reason| Status::Failed { reason, restarts };
+                return StopReason::of_node(reason).map_or(Status::Stopped, failed);
             }
             Err(message) => message,
         };
         // The node could not do it: those who wait for answers of this server must hear of it.
-        transport.close().await;
+        cluster.within(CLOSE_PATIENCE, transport.close()).await;
         let reason = StopReason::Panicked { message };
-        let now = cluster.runtime().now();
-        if !restarts.allow(now) || server.is_stop_wanted() {
-            let restarts = restarts.count();
-            let status = Status::Failed { reason, restarts };
-            tell_failure(server, &status);
-            server.set_status(status);
-            return;
+        if server.is_stop_wanted() || !recent.allow(cluster.runtime().now()) {
+            return Status::Failed { reason, restarts: recent.count() };
         }
-        let restarts_so_far = restarts.count();
-        tracing::error!(node = %server.name(), %reason, restarts = restarts_so_far, "starts again");
-        server.set_status(Status::Restarting { reason, restarts: restarts_so_far });
+        let restarts = recent.count();
+        tracing::error!(node = %server.name(), %reason, restarts, "starts again");
+        server.set_status(Status::Restarting { reason, restarts });
         match cluster.open(at).await {
             Ok(opened) => (node, transport) = cluster.enter(at, opened),
             Err(error) => {
                 let reason = StopReason::NotRestarted { reason: with_causes(&error) };
-                let status = Status::Failed { reason, restarts: restarts_so_far };
-                tell_failure(server, &status);
-                server.set_status(status);
-                return;
+                return Status::Failed { reason, restarts };
             }
         }
-    }
-}
-
-fn ended(reason: node::StopReason, restarts: u32) -> Status {
-    match StopReason::of_node(reason) {
-        None => Status::Stopped,
-        Some(reason) => Status::Failed { reason, restarts },
-    }
-}
-
-fn tell_failure(server: &Server, status: &Status) {
-    if let Status::Failed { reason, restarts } = status {
-        tracing::error!(node = %server.name(), %reason, restarts, "failed and stays stopped");
     }
 }
 
@@ -98,12 +93,23 @@ pub(crate) async fn follow(
     }
 }
 
-/// Marks the server as stopped where its task ends without a word: with its runtime.
-struct Ended<'a>(&'a Server);
+/// The end of a server's task. Where nothing was said of it, the runtime has ended, and the server is
+/// marked as stopped. Once it is said, another task may run the server: nothing is marked after it.
+struct End<'a>(Option<&'a Server>);
 
-impl Drop for Ended<'_> {
+impl End<'_> {
+    fn with(mut self, status: Status) {
+        if let Some(server) = self.0.take() {
+            server.set_status(status);
+        }
+    }
+}
+
+impl Drop for End<'_> {
     fn drop(&mut self) {
-        self.0.on_task_gone();
+        if let Some(server) = self.0 {
+            server.set_status(Status::Stopped);
+        }
     }
 }
 
