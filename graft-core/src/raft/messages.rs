@@ -1,7 +1,9 @@
 //! Messages in and out: what a peer sends is input, and is checked before anything believes it.
 
 use super::{Raft, Role, durability::RefusalOf};
-use crate::{AppendEntries, AppendOutcome, Heartbeat, Index, Message, NodeId, PeerEnvelope, Term};
+use crate::{
+    AppendEntries, AppendOutcome, Heartbeat, Index, LogId, Message, NodeId, PeerEnvelope, Term,
+};
 
 /// What was dropped at the door, by reason.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -47,24 +49,30 @@ impl Raft {
     fn is_well_formed(&self, message: &Message) -> bool {
         let term = message.term();
         let leap = term.0.saturating_sub(self.hard_state.term.0);
-        let index_ok = |index: Index| index < Index::LIMIT;
         let plausible = term > Term(0) && term < Term::LIMIT && leap <= Term::MAX_LEAP;
         plausible
             && match message {
                 Message::PreVote(request) | Message::RequestVote(request) => {
-                    index_ok(request.last.index) && request.last.term < term
+                    is_log_id(request.last) && request.last.term < term
                 }
                 Message::AppendEntries(append) => is_append_well_formed(append),
                 Message::AppendEntriesResponse(response) => match response.outcome {
-                    AppendOutcome::Matched(index) => index_ok(index),
-                    AppendOutcome::Conflict { rejected, index, .. } => {
-                        index_ok(rejected) && index <= rejected
+                    AppendOutcome::Matched(index) => is_index(index),
+                    AppendOutcome::Conflict { rejected, index, term: hint } => {
+                        is_index(rejected)
+                            && index <= rejected
+                            && is_log_id(LogId { term: hint, index })
                     }
                     AppendOutcome::StaleTerm => true,
                 },
-                Message::Heartbeat(heartbeat) => index_ok(heartbeat.commit),
+                Message::Heartbeat(heartbeat) => {
+                    let compared = heartbeat.checksum.map(|checkpoint| checkpoint.index);
+                    is_index(heartbeat.commit) && compared.is_none_or(is_index)
+                }
                 Message::HeartbeatResponse(response) => {
-                    index_ok(response.received) && response.matched <= response.received
+                    is_index(response.received)
+                        && is_index(response.applied)
+                        && response.matched <= response.received
                 }
                 _ => true,
             }
@@ -167,11 +175,31 @@ impl Raft {
 }
 
 fn is_append_well_formed(append: &AppendEntries) -> bool {
-    let last = append.entries.last_log_id().unwrap_or(append.prev);
-    let continues = append.entries.first().is_none_or(|first| {
-        first.log_id.index == append.prev.index.next() && first.log_id.term >= append.prev.term
-    });
-    continues && last.index < Index::LIMIT && last.term <= append.term
+    let prev = append.prev;
+    let last = append.entries.last_log_id().unwrap_or(prev);
+    let continues = || {
+        append.entries.first().is_none_or(|first| {
+            let first = first.log_id;
+            is_log_id(first) && first.index == prev.index.next() && first.term >= prev.term
+        })
+    };
+    is_log_id(prev)
+        && continues()
+        && is_log_id(last)
+        && last.term <= append.term
+        && is_index(append.commit)
+}
+
+fn is_index(index: Index) -> bool {
+    index < Index::LIMIT
+}
+
+/// Whether some log could hold this: only the place before every log is without a term.
+fn is_log_id(log_id: LogId) -> bool {
+    let before_every_log = log_id.index == Index(0);
+    is_index(log_id.index)
+        && log_id.term < Term::LIMIT
+        && before_every_log == (log_id.term == Term(0))
 }
 
 impl Heartbeat {
