@@ -35,6 +35,7 @@ impl Raft {
             return;
         };
         for Proposal { token, kind, payload } in proposals {
+            assert!(kind.is_clients(), "blank and membership entries are the leader's own");
             let size = payload.len() + Entry::OVERHEAD;
             if size > room {
                 self.answers.push(Answer { token, refusal: Refusal::Overloaded });

@@ -183,8 +183,8 @@ impl Raft {
         let applied = durable.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.last.index);
         let mut raft = Self {
             rng: fastrand::Rng::with_seed(config.seed),
-            now: Duration::ZERO,
-            tick: 0,
+            now: config.start,
+            tick: config.tick_at(config.start),
             unix_millis: 0,
             hard_state: durable.hard_state,
             memberships: Memberships::recover(&durable),
@@ -218,7 +218,8 @@ impl Raft {
     ///
     /// # Panics
     ///
-    /// Where a driver breaks the contract of [`Effects`]: completes what was not under way.
+    /// Where a driver breaks its contract: completes what was not under way, or proposes an entry of a
+    /// kind that is the leader's own.
     pub fn step(&mut self, input: Input) {
         if self.fatal.is_some() {
             return;
@@ -287,8 +288,7 @@ impl Raft {
     fn on_time(&mut self, now: Duration, unix_millis: u64) {
         self.now = self.now.max(now);
         self.unix_millis = unix_millis;
-        let tick = self.now.as_nanos() / self.config.tick.as_nanos();
-        let tick = u64::try_from(tick).unwrap_or(u64::MAX);
+        let tick = self.config.tick_at(self.now);
         if tick == self.tick {
             return;
         }
