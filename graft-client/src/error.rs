@@ -167,3 +167,58 @@ impl RequestError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rows of the table above, in its order.
+    #[test]
+    fn each_row_of_the_table_holds() {
+        use Outcome::{Applied, NotApplied, Unknown};
+        let text = String::new;
+        let waited = Duration::from_secs(5);
+        let rows = [
+            (RequestError::UnknownServer { name: text() }, NotApplied, false),
+            (RequestError::AmbiguousServer { name: text() }, NotApplied, false),
+            (RequestError::WrongEntry { expected: text(), found: text() }, NotApplied, false),
+            (RequestError::InvalidEntry { reason: text() }, NotApplied, false),
+            (RequestError::EntryTooLarge { bytes: 2, limit: 1 }, NotApplied, false),
+            (RequestError::NotAQuery, NotApplied, false),
+            (RequestError::NoLeader { waited }, NotApplied, true),
+            (RequestError::Overloaded, NotApplied, true),
+            (RequestError::Timeout { waited, outcome: NotApplied }, NotApplied, true),
+            (RequestError::Timeout { waited, outcome: Unknown }, Unknown, false),
+            (RequestError::SessionExpired, Unknown, false),
+            (RequestError::MachinePanicked { message: text() }, Applied, false),
+            (RequestError::UnreadableResponse { reason: text() }, Applied, false),
+            (RequestError::Shutdown { outcome: NotApplied }, NotApplied, true),
+            (RequestError::Shutdown { outcome: Unknown }, Unknown, false),
+        ];
+        let table = include_str!("error.rs");
+        let table = table.lines().filter(|line| line.starts_with("/// | `"));
+        for ((error, outcome, retryable), line) in rows.iter().zip(table.clone()) {
+            assert_eq!((error.outcome(), error.is_retryable()), (*outcome, *retryable), "{line}");
+            let cells: Vec<_> = line.split('|').map(str::trim).collect();
+            let name = format!("{error:?}");
+            let name = name.split(' ').next().unwrap_or_default();
+            let retry = if *retryable { "yes" } else { "no" };
+            assert!(cells[1].starts_with(&format!("`{name}`")), "{name} is not the row {line}");
+            assert_eq!((cells[2], cells[3]), (&*format!("`{outcome:?}`"), retry), "{line}");
+        }
+        assert_eq!(table.count(), rows.len(), "a row without a test");
+    }
+
+    #[test]
+    fn an_unknown_outcome_says_so_in_the_message() {
+        let outcome = Outcome::Unknown;
+        let waited = Duration::from_secs(5);
+        for error in [
+            RequestError::Timeout { waited, outcome },
+            RequestError::Shutdown { outcome },
+            RequestError::SessionExpired,
+        ] {
+            assert!(error.to_string().ends_with("the entry may have been applied"), "{error}");
+        }
+    }
+}

@@ -34,12 +34,14 @@ mod client;
 mod config;
 mod driver;
 mod error;
+mod places;
 mod replies;
 mod request;
 mod session;
 mod shared;
 mod slots;
 mod state;
+mod upkeep;
 
 pub use client::{Client, Stats};
 pub use config::{ClientConfig, ClientConfigError};

@@ -22,12 +22,13 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(runtime: Arc<dyn Runtime>, config: ClientConfig) -> Self {
-        Self { runtime, state: Mutex::new(State::new(config.clone())), config }
+        Self { runtime, state: Mutex::new(State::new(&config)), config }
     }
 
     /// The state. Held for tens of nanoseconds; nothing is sent, woken or dropped meanwhile.
     ///
     /// A panic of a caller's buffer comes before any change, so a poisoned lock is as good as any.
+    #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -66,6 +67,7 @@ impl Shared {
 }
 
 /// A moment or span in nanoseconds; 584 years are as good as for ever.
+#[inline]
 pub(crate) fn nanos(duration: Duration) -> u64 {
     duration
         .as_secs()

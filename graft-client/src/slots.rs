@@ -264,9 +264,9 @@ impl Slots {
         Ticket { slot, generation: self.slots[slot as usize].generation }
     }
 
-    /// Numbers of all slots.
-    pub(crate) fn numbers(&self) -> impl Iterator<Item = u32> + use<> {
-        0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
+    /// How many slots there are, in use or not.
+    pub(crate) fn count(&self) -> u32 {
+        u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
     }
 
     /// Frees a slot: from now on its ticket and its request's number mean nothing. What it held is
@@ -292,12 +292,13 @@ impl Slots {
     }
 
     /// Collects the slots that are due, and finds the nearest time of the others.
-    pub(crate) fn take_due(&mut self, now: u64, into: &mut Vec<u32>) {
+    pub(crate) fn take_due(&mut self, now: u64, into: &mut Vec<Ticket>) {
         let mut nearest = NEVER;
         for (slot, due) in (0_u32..).zip(&mut self.due) {
             if *due <= now {
                 *due = NEVER;
-                into.push(slot);
+                let generation = self.slots[slot as usize].generation;
+                into.push(Ticket { slot, generation });
             } else {
                 nearest = nearest.min(*due);
             }
@@ -357,7 +358,8 @@ mod tests {
         assert_eq!(slots.nearest(), 10);
         let mut due = Vec::new();
         slots.take_due(20, &mut due);
-        assert_eq!((due.as_slice(), slots.nearest()), ([1, 2].as_slice(), 30));
+        let numbers: Vec<_> = due.iter().map(|ticket| ticket.slot).collect();
+        assert_eq!((numbers, slots.nearest()), (vec![1, 2], 30));
         due.clear();
         slots.take_due(20, &mut due);
         assert!(due.is_empty());

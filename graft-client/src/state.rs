@@ -6,18 +6,15 @@
 use std::{collections::VecDeque, mem, task::Waker};
 
 use bytes::Bytes;
-use graft_core::{ClientRequest, EntryKind, NodeId, SessionId};
+use graft_core::{ClientRequest, NodeId, SessionId};
 
 use crate::{
     client::Stats,
     config::ClientConfig,
     error::{Outcome, RequestError},
-    session::{Position, Session},
+    session::Session,
     shared::{duration, nanos},
-    slots::{
-        MAX_ATTEMPT, NEVER, NewRequest, Phase, Refusal, RequestId, Role, Slot, Slots, Target,
-        Ticket,
-    },
+    slots::{MAX_ATTEMPT, NEVER, Phase, Refusal, RequestId, Role, Slot, Slots, Target, Ticket},
 };
 
 /// The driver's timer is not set finer than this: 10 ms.
@@ -48,10 +45,10 @@ pub(crate) struct State {
     /// Sessions up to this one are known to be gone.
     pub(crate) expired: SessionId,
     /// Requests that wait for a place in the session, in order. Those that ended meanwhile are skipped.
-    queue: VecDeque<Ticket>,
+    pub(crate) queue: VecDeque<Ticket>,
     pub(crate) waiting: usize,
     /// How many hold a place that they have not used yet.
-    granted: u64,
+    pub(crate) granted: u64,
     /// What the driver must send, or put off.
     pub(crate) ready: VecDeque<Ticket>,
     /// Servers that are gone; the driver looks for what was sent to them.
@@ -68,7 +65,31 @@ pub(crate) struct State {
     pub(crate) poked: bool,
     pub(crate) driver: Option<Waker>,
     pub(crate) stats: Stats,
-    config: ClientConfig,
+    pub(crate) limits: Limits,
+}
+
+/// What the configuration says of it, in nanoseconds and counts.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    pub(crate) attempt_timeout: u64,
+    pub(crate) session_ttl: u64,
+    pub(crate) session_window: u32,
+    pub(crate) max_waiting: usize,
+    /// How many requests may be open, whatever their kind.
+    pub(crate) max_open: usize,
+}
+
+impl Limits {
+    fn new(config: &ClientConfig) -> Self {
+        let window = usize::try_from(config.session_window).unwrap_or(usize::MAX);
+        Self {
+            attempt_timeout: nanos(config.attempt_timeout),
+            session_ttl: nanos(config.session_ttl),
+            session_window: config.session_window,
+            max_waiting: config.max_waiting,
+            max_open: window.saturating_add(config.max_waiting),
+        }
+    }
 }
 
 /// What is left to do once the lock is released.
@@ -102,13 +123,20 @@ impl After {
     /// Must be called with no lock held.
     #[inline]
     pub(crate) fn run(self) {
-        let wakers = self.waker.into_iter().chain(self.driver).chain(self.more);
-        wakers.for_each(Waker::wake);
+        if let Some(waker) = self.waker {
+            waker.wake();
+        }
+        if let Some(driver) = self.driver {
+            driver.wake();
+        }
+        for waker in self.more {
+            waker.wake();
+        }
     }
 }
 
 impl State {
-    pub(crate) fn new(config: ClientConfig) -> Self {
+    pub(crate) fn new(config: &ClientConfig) -> Self {
         Self {
             life: Life::Running,
             slots: Slots::new(),
@@ -130,7 +158,7 @@ impl State {
             poked: false,
             driver: None,
             stats: Stats::default(),
-            config,
+            limits: Limits::new(config),
         }
     }
 
@@ -149,8 +177,6 @@ impl State {
             self.poke(after);
         }
     }
-
-    // -- Leaders ---------------------------------------------------------------------------------
 
     pub(crate) fn leader(&self) -> Option<NodeId> {
         self.leader
@@ -192,164 +218,6 @@ impl State {
         }
     }
 
-    // -- The way of a request --------------------------------------------------------------------
-
-    /// How many requests may be open, whatever their kind.
-    fn max_open(&self) -> usize {
-        let window = usize::try_from(self.config.session_window).unwrap_or(usize::MAX);
-        window.saturating_add(self.config.max_waiting)
-    }
-
-    /// Whether another request may be opened at all.
-    pub(crate) fn has_room(&self) -> bool {
-        self.slots.open() < self.max_open()
-    }
-
-    /// Whether another request may wait.
-    pub(crate) fn may_wait(&self) -> bool {
-        self.waiting < self.config.max_waiting
-    }
-
-    /// Where the next command stands, if one may go out now without passing others that wait.
-    pub(crate) fn next_position(&mut self, now: u64) -> Option<Position> {
-        self.retire_stale_session(now);
-        if self.waiting > 0 {
-            return None;
-        }
-        let session = self.session.as_ref()?;
-        (session.room() > self.granted).then(|| session.peek())
-    }
-
-    /// Opens a slot for a request that goes out at once, to the leader if it is known, else by the driver.
-    /// `position` was just peeked.
-    pub(crate) fn open_sent(
-        &mut self,
-        new: NewRequest,
-        after: &mut After,
-    ) -> (Ticket, Option<(NodeId, ClientRequest)>) {
-        self.stats.requests += 1;
-        let now = new.started;
-        if new.sequence != 0 {
-            self.take_position(new.session, new.sequence, now);
-        }
-        let ticket = self.slots.insert(new);
-        (ticket, self.send_or_seek(ticket.slot, now, after))
-    }
-
-    fn take_position(&mut self, id: SessionId, sequence: u64, now: u64) {
-        if let Some(session) = &mut self.session {
-            assert!(
-                session.peek().session == id && session.peek().sequence == sequence,
-                "a place is taken where it was peeked"
-            );
-            session.take(now);
-        }
-    }
-
-    fn send_or_seek(
-        &mut self,
-        slot: u32,
-        now: u64,
-        after: &mut After,
-    ) -> Option<(NodeId, ClientRequest)> {
-        if let Some(leader) = self.leader {
-            return Some((leader, self.launch(slot, leader, now, after)));
-        }
-        self.make_ready(slot, Target::Seek, after);
-        None
-    }
-
-    /// Opens a slot for a request that waits for its place; its body stays with the future.
-    pub(crate) fn open_waiting(&mut self, new: NewRequest, after: &mut After) -> Ticket {
-        self.stats.requests += 1;
-        let deadline = new.deadline;
-        let ticket = self.slots.insert(new);
-        self.set_due(ticket.slot, deadline, after);
-        self.enqueue(ticket, after);
-        ticket
-    }
-
-    /// Puts a slot into the queue for a place.
-    pub(crate) fn enqueue(&mut self, ticket: Ticket, after: &mut After) {
-        self.slots.at_mut(ticket.slot).phase = Phase::Waiting;
-        // Requests that ended while they waited leave their tickets behind.
-        if self.queue.len() > 64 + 2 * self.waiting {
-            let slots = &mut self.slots;
-            self.queue
-                .retain(|ticket| slots.get_mut(*ticket).is_some_and(|slot| slot.is_waiting()));
-        }
-        self.queue.push_back(ticket);
-        self.waiting += 1;
-        if self.session.is_none() && self.opener.is_none() {
-            self.poke(after);
-        }
-    }
-
-    /// Gives free places to those that wait longest.
-    pub(crate) fn grant(&mut self, after: &mut After) {
-        while self.waiting > 0 {
-            let room = self.session.as_ref().map_or(0, Session::room);
-            if room <= self.granted {
-                return;
-            }
-            let Some(ticket) = self.queue.pop_front() else {
-                return;
-            };
-            let Some(slot) = self.slots.get_mut(ticket) else {
-                continue;
-            };
-            if !matches!(slot.phase, Phase::Waiting) {
-                continue;
-            }
-            slot.phase = Phase::Granted;
-            self.waiting -= 1;
-            self.granted += 1;
-            if slot.payload.is_empty() {
-                let waker = slot.waker.clone();
-                after.wake(waker);
-            } else {
-                // The body was given away already: the driver moves it into this session.
-                self.ready.push_back(ticket);
-                self.poke(after);
-            }
-        }
-    }
-
-    /// Where a request that was granted a place may use it, or `None` where the session went away meanwhile and it
-    /// must wait again.
-    pub(crate) fn granted_position(
-        &mut self,
-        ticket: Ticket,
-        now: u64,
-        after: &mut After,
-    ) -> Option<Position> {
-        self.retire_stale_session(now);
-        let position = self.session.as_ref().map(Session::peek);
-        if position.is_none() {
-            self.granted -= 1;
-            self.enqueue(ticket, after);
-        }
-        position
-    }
-
-    /// Sends a request from the place it was granted. `position` was just peeked.
-    pub(crate) fn send_granted(
-        &mut self,
-        ticket: Ticket,
-        position: Position,
-        payload: Bytes,
-        now: u64,
-        after: &mut After,
-    ) -> Option<(NodeId, ClientRequest)> {
-        self.granted -= 1;
-        self.take_position(position.session, position.sequence, now);
-        let slot = self.slots.at_mut(ticket.slot);
-        slot.session = position.session;
-        slot.sequence = position.sequence;
-        after.discard(mem::replace(&mut slot.payload, payload));
-        self.send_or_seek(ticket.slot, now, after)
-    }
-
     /// Hands the slot to the driver.
     pub(crate) fn make_ready(&mut self, slot: u32, target: Target, after: &mut After) {
         let ticket = self.slots.ticket(slot);
@@ -389,13 +257,11 @@ impl State {
             kind: entry.kind,
             payload: entry.payload.clone(),
         };
-        let due = now.saturating_add(nanos(self.config.attempt_timeout)).min(entry.deadline);
+        let due = now.saturating_add(self.limits.attempt_timeout).min(entry.deadline);
         self.stats.attempts += 1;
         self.set_due(slot, due, after);
         request
     }
-
-    // -- Ends ------------------------------------------------------------------------------------
 
     /// Ends a slot: a request's future is woken with the result; the client's own just end.
     pub(crate) fn finish(
@@ -439,13 +305,13 @@ impl State {
         self.free(ticket.slot, after);
     }
 
-    fn free(&mut self, slot: u32, after: &mut After) {
+    pub(crate) fn free(&mut self, slot: u32, after: &mut After) {
         let (_phase, payload, _waker) = self.slots.free(slot);
         after.discard(payload);
     }
 
     /// Undoes what is counted by phase.
-    fn leave_phase(&mut self, slot: u32) {
+    pub(crate) fn leave_phase(&mut self, slot: u32) {
         match self.slots.at_mut(slot).phase {
             Phase::Waiting => self.waiting -= 1,
             Phase::Granted => self.granted -= 1,
@@ -454,37 +320,12 @@ impl State {
         }
     }
 
-    /// The answer of this slot is no longer wanted: the floor may rise, and others may go.
-    fn release_place(&mut self, slot: u32, after: &mut After) {
-        let entry = self.slots.at_mut(slot);
-        let sequence = mem::take(&mut entry.sequence);
-        if let Some(session) = &mut self.session
-            && sequence != 0
-            && entry.session == session.id()
-        {
-            session.release(sequence);
-        }
-        if self.waiting > 0 {
-            self.grant(after);
-        }
-    }
-
-    /// Ends every request that waits for a place in a session.
-    pub(crate) fn fail_waiting(&mut self, error: &RequestError, after: &mut After) {
-        for ticket in mem::take(&mut self.queue) {
-            let waits = self.slots.get_mut(ticket).is_some_and(|slot| slot.is_waiting());
-            if waits {
-                self.finish(ticket.slot, Err(error.clone()), after);
-            }
-        }
-    }
-
     /// Ends every open request, as the client or its runtime goes away.
     pub(crate) fn shut_down(&mut self, life: Life, after: &mut After) {
         self.life = life;
         // Nobody is to be let in by those that leave.
         self.queue.clear();
-        for slot in self.slots.numbers() {
+        for slot in 0..self.slots.count() {
             let entry = self.slots.at_mut(slot);
             if matches!(entry.phase, Phase::Free | Phase::Done(_)) {
                 continue;
@@ -507,51 +348,6 @@ impl State {
             self.stats.timeouts += 1;
         }
         self.finish(slot, Err(error), after);
-    }
-
-    // -- Sessions --------------------------------------------------------------------------------
-
-    /// A session that was idle for long is not used any more: the servers may be about to forget it,
-    /// and a command that is sent into a forgotten session ends as unknown.
-    fn retire_stale_session(&mut self, now: u64) {
-        if let Some(session) = &self.session
-            && now.saturating_sub(session.renewed()) > self.ttl() / 3 * 2
-        {
-            self.session = None;
-        }
-    }
-
-    pub(crate) fn ttl(&self) -> u64 {
-        nanos(self.config.session_ttl)
-    }
-
-    pub(crate) fn session_opened(&mut self, id: SessionId, sent: u64, after: &mut After) {
-        self.session = Some(Session::new(id, self.config.session_window, sent));
-        self.opener_refusal = Refusal::None;
-        self.stats.sessions_opened += 1;
-        self.grant(after);
-        // The driver has a new session to keep alive.
-        self.poke(after);
-    }
-
-    pub(crate) fn session_expired(&mut self, id: SessionId, after: &mut After) {
-        if id > self.expired {
-            self.expired = id;
-            self.stats.sessions_expired += 1;
-        }
-        if self.session.as_ref().is_some_and(|session| session.id() == id) {
-            self.session = None;
-            if self.waiting > 0 {
-                self.poke(after);
-            }
-        }
-    }
-
-    /// Whether a command of this slot could only be refused by the servers.
-    pub(crate) fn is_expired(&mut self, slot: u32) -> bool {
-        let expired = self.expired;
-        let entry = self.slots.at_mut(slot);
-        entry.kind == EntryKind::SessionCommand && entry.sequence != 0 && entry.session <= expired
     }
 }
 

@@ -1,0 +1,260 @@
+//! What the driver does to the state: it looks for what is overdue, puts off, sends again, and cares for
+//! the session.
+
+use std::mem;
+
+use bytes::Bytes;
+use graft_core::{
+    ClientRequest, EntryKind, NodeId, SessionId,
+    session::{
+        COMMAND_HEADER, CommandHeader, Payload, SessionSettings, encode_close, encode_keep_alive,
+        write_command_header,
+    },
+};
+
+use crate::{
+    config::ClientConfig,
+    error::RequestError,
+    session::{Position, Session},
+    shared::{duration, nanos},
+    slots::{MAX_ATTEMPT, NEVER, NewRequest, Phase, RequestId, Role, Target, Ticket},
+    state::{After, GRANULARITY, Life, MAX_HOPS, State},
+};
+
+/// How long the last message of a client may be on its way: 5 s.
+const CLOSE_NANOS: u64 = 5_000_000_000;
+
+impl State {
+    pub(crate) fn has_work(&self) -> bool {
+        let needs_session = self.waiting > 0 && self.session.is_none() && self.opener.is_none();
+        needs_session
+            || !self.ready.is_empty()
+            || !self.gone.is_empty()
+            || self.found
+            || self.life != Life::Running
+    }
+
+    pub(crate) fn next_wake(&self) -> u64 {
+        let requests = match self.slots.nearest() {
+            NEVER => NEVER,
+            nearest => nearest.div_ceil(GRANULARITY).saturating_mul(GRANULARITY),
+        };
+        requests.min(self.keep_alive_at())
+    }
+
+    /// The last thing a client does.
+    pub(crate) fn close(&mut self, now: u64) -> Option<(NodeId, ClientRequest)> {
+        let session = self.session.take()?;
+        let request = ClientRequest {
+            request_id: RequestId::NONE.0,
+            deadline: duration(now.saturating_add(CLOSE_NANOS)),
+            kind: EntryKind::SessionClose,
+            payload: encode_close(session.id()),
+        };
+        self.leader().map(|leader| (leader, request))
+    }
+
+    /// What was sent to servers that are gone will not be answered, though it may have been taken in.
+    /// What looked for a leader goes on at once where one was found.
+    pub(crate) fn sweep(&mut self, slot: u32, gone: &[NodeId], found: bool, after: &mut After) {
+        let entry = self.slots.at_mut(slot);
+        match entry.phase {
+            Phase::Sent if gone.contains(&entry.server) => {
+                entry.uncertain = true;
+                let target = if entry.hops < MAX_HOPS {
+                    entry.hops += 1;
+                    Target::Seek
+                } else {
+                    Target::Pause { seeking: true }
+                };
+                self.make_ready(slot, target, after);
+            }
+            Phase::Backoff { seeking: true } if found => {
+                self.make_ready(slot, Target::Seek, after);
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn on_due(&mut self, ticket: Ticket, now: u64, after: &mut After) {
+        let slot = ticket.slot;
+        let Some(entry) = self.slots.get_mut(ticket) else {
+            return;
+        };
+        if matches!(entry.phase, Phase::Done(_)) {
+            return;
+        }
+        if now >= entry.deadline {
+            self.time_out(slot, now, after);
+            return;
+        }
+        match entry.phase {
+            Phase::Sent => {
+                entry.uncertain = true;
+                entry.hops = 0;
+                let server = entry.server;
+                self.stats.attempt_timeouts += 1;
+                self.forget_leader(server);
+                self.make_ready(slot, Target::Seek, after);
+            }
+            Phase::Backoff { .. } => {
+                entry.hops = 0;
+                self.make_ready(slot, Target::Seek, after);
+            }
+            _ => {
+                let deadline = entry.deadline;
+                self.slots.set_due(slot, deadline);
+            }
+        }
+    }
+
+    pub(crate) fn back_off(&mut self, slot: u32, until: u64, seeking: bool) {
+        let entry = self.slots.at_mut(slot);
+        entry.round = entry.round.saturating_add(1);
+        entry.phase = Phase::Backoff { seeking };
+        let due = until.min(entry.deadline);
+        self.seeking += usize::from(seeking);
+        self.slots.set_due(slot, due);
+    }
+
+    pub(crate) fn resend(
+        &mut self,
+        slot: u32,
+        to: NodeId,
+        now: u64,
+        after: &mut After,
+    ) -> ClientRequest {
+        let entry = self.slots.at_mut(slot);
+        if entry.attempt > 0 {
+            self.stats.retries += 1;
+        }
+        if let Some(session) = &self.session
+            && entry.floor_is_old
+            && entry.session == session.id()
+        {
+            let floor = session.peek().floor;
+            let position = Position { session: entry.session, sequence: entry.sequence, floor };
+            let payload = with_position(&entry.payload, position);
+            after.discard(mem::replace(&mut entry.payload, payload));
+        }
+        self.launch(slot, to, now, after)
+    }
+
+    /// Deals with a command whose session is not the one in use any more. Says whether that was the
+    /// end of this way.
+    pub(crate) fn leaves_its_session(&mut self, ticket: Ticket, after: &mut After) -> bool {
+        let current = self.session.as_ref().map(Session::id);
+        let expired = self.is_expired(ticket.slot);
+        let slot = self.slots.at_mut(ticket.slot);
+        if slot.kind != EntryKind::SessionCommand || current == Some(slot.session) {
+            return false;
+        }
+        if slot.handed == 0 {
+            slot.sequence = 0;
+            self.enqueue(ticket, after);
+            self.grant(after);
+            return true;
+        }
+        if expired {
+            let error = RequestError::SessionExpired;
+            self.finish(ticket.slot, Err(error), after);
+        }
+        expired
+    }
+
+    /// Opens a session where one is wanted, and keeps the one that is used.
+    pub(crate) fn care_for_session(&mut self, now: u64, config: &ClientConfig, after: &mut After) {
+        if self.waiting > 0 && self.session.is_none() && self.opener.is_none() {
+            let settings = SessionSettings {
+                ttl_millis: u64::try_from(config.session_ttl.as_millis()).unwrap_or(u64::MAX),
+                window: config.session_window,
+                max_sessions: config.max_sessions,
+            };
+            let deadline = now.saturating_add(nanos(config.deadline));
+            let open = own(Role::Open, EntryKind::SessionOpen, settings.encode(), now, deadline);
+            self.opener = Some(self.start_own(open, after));
+        }
+        if now < self.keep_alive_at() {
+            return;
+        }
+        let ttl = self.ttl();
+        if let Some(session) = &mut self.session {
+            let last = session.renewed().saturating_add(ttl / 3 * 2);
+            if session.take_used() && now < last {
+                let payload = encode_keep_alive(session.id(), session.peek().floor);
+                let mut keep =
+                    own(Role::KeepAlive, EntryKind::SessionKeepAlive, payload, now, last);
+                keep.session = session.id();
+                self.keeper = Some(self.start_own(keep, after));
+            }
+        }
+    }
+
+    pub(crate) fn start_own(&mut self, new: NewRequest, after: &mut After) -> Ticket {
+        let ticket = self.slots.insert(new);
+        self.make_ready(ticket.slot, Target::Seek, after);
+        ticket
+    }
+
+    /// When the session wants to be kept alive, if nothing else renews it before.
+    pub(crate) fn keep_alive_at(&self) -> u64 {
+        let idle = self.session.as_ref().and_then(Session::idle_since);
+        match idle {
+            Some(since) if self.keeper.is_none() => since.saturating_add(self.ttl() / 3),
+            _ => NEVER,
+        }
+    }
+}
+
+/// A request of the client's own.
+fn own(role: Role, kind: EntryKind, payload: Bytes, started: u64, deadline: u64) -> NewRequest {
+    NewRequest {
+        role,
+        phase: Phase::Waiting,
+        kind,
+        payload,
+        session: SessionId(0),
+        sequence: 0,
+        started,
+        deadline,
+        waker: None,
+    }
+}
+
+/// Moves a command that no link ever took into the session that is open now.
+pub(crate) fn rehome(
+    state: &mut State,
+    ticket: Ticket,
+    now: u64,
+    after: &mut After,
+) -> Option<(NodeId, ClientRequest)> {
+    let position = state.granted_position(ticket, now, after)?;
+    let slot = state.slots.at_mut(ticket.slot);
+    assert!(
+        slot.handed == 0 && slot.attempt <= MAX_ATTEMPT,
+        "a command once sent is never sent under another session"
+    );
+    let payload = with_position(&slot.payload, position);
+    state.send_granted(ticket, position, payload, now, after)
+}
+
+/// A copy of a command's payload at another place. The body keeps its alignment of 16.
+fn with_position(payload: &Bytes, position: Position) -> Bytes {
+    let version = match Payload::parse(EntryKind::SessionCommand, payload) {
+        Ok(Payload::SessionCommand { header, .. }) => header.version,
+        _ => 0,
+    };
+    let mut copy = vec![0; payload.len() + 16];
+    let offset = copy.as_ptr().align_offset(16).min(16);
+    let buffer = &mut copy[offset..offset + payload.len()];
+    buffer[COMMAND_HEADER..].copy_from_slice(&payload[COMMAND_HEADER..]);
+    write_command_header(buffer, &position.header(version));
+    let end = offset + payload.len();
+    Bytes::from(copy).slice(offset..end)
+}
+
+impl Position {
+    pub(crate) fn header(self, version: u16) -> CommandHeader {
+        CommandHeader { session: self.session, sequence: self.sequence, floor: self.floor, version }
+    }
+}
