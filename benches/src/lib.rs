@@ -7,6 +7,7 @@
 mod contender;
 pub mod contenders;
 mod measurement;
+pub mod samples;
 mod workload;
 
 pub use contender::{Bench, Contender, Failure, Flavour, Growth, GrowthPlan};

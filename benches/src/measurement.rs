@@ -57,7 +57,6 @@ impl Measurement {
         self.cpu.as_secs_f64() * 1e6 / self.operations()
     }
 
-    #[allow(clippy::cast_precision_loss)]
     fn operations(&self) -> f64 {
         self.workload.operations as f64
     }

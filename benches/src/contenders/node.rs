@@ -5,9 +5,8 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use graft_client::{Client, ClientConfig, HEADER_BYTES, RequestOptions};
 use graft_core::{
-    Birth, ClusterId, Command, CommandCheck, Epoch, Identity, Incarnation, LogStore, Membership,
-    Node, NodeId, NodeInfo, RestoreError, Runtime, SnapshotSource, SnapshotStream, StateMachine,
-    TokioRuntime, Undecodable,
+    Command, CommandCheck, Incarnation, LogStore, Membership, Node, NodeId, NodeInfo, RestoreError,
+    Runtime, SnapshotSource, SnapshotStream, StateMachine, TokioRuntime, Undecodable,
     node::{Handle, NodeConfig, NodeParts},
     raft,
 };
@@ -15,7 +14,7 @@ use graft_storage::MemoryStore;
 use graft_transport::Hub;
 use tokio::time::timeout;
 
-use crate::{Caller, Deployment, Failure};
+use crate::{Caller, Deployment, Failure, samples};
 
 const NAMES: [&str; 3] = ["server1", "server2", "server3"];
 
@@ -135,19 +134,9 @@ async fn start(
     hub: &Hub,
     runtime: &Arc<dyn Runtime>,
 ) -> Result<Handle, Box<dyn std::error::Error + Send + Sync>> {
-    let (cluster, node) = (ClusterId::of("bench", &NAMES), NodeId::of_name(name));
+    let (cluster, node) = (samples::CLUSTER, NodeId::of_name(name));
     let store = MemoryStore::new();
-    let identity = Identity {
-        cluster,
-        epoch: Epoch(0),
-        node,
-        name: name.to_owned(),
-        incarnation: Incarnation(1),
-        birth: Birth::Founder,
-        machine: "nothing".to_owned(),
-        format: 0,
-    };
-    store.create(&identity).await?;
+    store.create(&samples::identity(name)).await?;
     store.write(founding.founding_writes()).await?;
     let parts = NodeParts {
         config: NodeConfig::new(raft::Config { cluster, ..raft::Config::new(node) }),
