@@ -23,12 +23,20 @@ use rkyv::{
 /// # fn travels<T: graft::Wire>() {}
 /// # travels::<Account>();
 /// ```
+pub trait Wire: Travels<Rkyv> {}
+
+impl<T: Travels<Rkyv>> Wire for T {}
+
+/// What [`Wire`] stands for. It has two implementations, of which one never applies, because then the
+/// compiler names this trait and its advice. With one it would look through it and name rkyv's own.
+#[doc(hidden)]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot travel through graft's log",
-    label = "needs the two lines `#[derive(graft::Archive, graft::Serialize, graft::Deserialize)]` and `#[rkyv(crate = graft::rkyv)]`",
-    note = "write above the type:\n#[derive(graft::Archive, graft::Serialize, graft::Deserialize)]\n#[rkyv(crate = graft::rkyv)]"
+    label = "its type needs two more lines above it",
+    note = "write above the type:\n#[derive(graft::Archive, graft::Serialize, graft::Deserialize)]\n#[rkyv(crate = graft::rkyv)]",
+    note = "its fields must be such types, too"
 )]
-pub trait Wire:
+pub trait Travels<By>:
     Archive<
         Archived: for<'a> CheckBytes<HighValidator<'a, Error>>
                       + Deserialize<Self, HighDeserializer<Error>>,
@@ -39,7 +47,7 @@ pub trait Wire:
 {
 }
 
-impl<T> Wire for T where
+impl<T> Travels<Rkyv> for T where
     T: Archive<
             Archived: for<'a> CheckBytes<HighValidator<'a, Error>>
                           + Deserialize<T, HighDeserializer<Error>>,
@@ -48,6 +56,25 @@ impl<T> Wire for T where
         + 'static
 {
 }
+
+impl<T, By: Never> Travels<By> for T where
+    T: Archive<
+            Archived: for<'a> CheckBytes<HighValidator<'a, Error>>
+                          + Deserialize<T, HighDeserializer<Error>>,
+        > + for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, Error>>
+        + Send
+        + 'static
+{
+}
+
+/// The only way to travel.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Rkyv;
+
+/// Implemented by nothing.
+#[doc(hidden)]
+pub trait Never {}
 
 /// Archives are read in place only where they begin at a multiple of this many bytes: no type of
 /// rkyv's own wants more.
