@@ -247,7 +247,7 @@ impl Ways {
             }
             let found = known.stations.iter().find(|station| station.node == node);
             if let Some(station) = found {
-                let station = Arc::clone(station); drop(known); return Some(offer(&station));
+                return Some(offer(station));
             }
             drop(known);
             let found = board.station(node)?;
