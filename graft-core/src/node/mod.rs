@@ -38,7 +38,7 @@ use std::{fmt, future::poll_fn, sync::Arc};
 pub use config::{NodeConfig, NodeParts, Observer, OpenError, StopReason};
 pub use handle::{Detail, Handle, HandleError, NodeStatus};
 
-use crate::{Identity, Inbox, InboxReceiver, Raft, Recovered, session::Applier};
+use crate::{Identity, Inbox, InboxReceiver, Raft, Recovered, raft, session::Applier};
 use apply::{ApplyLane, Works};
 use clock::{Clock, Timer};
 use desk::{Desk, DeskOwner};
@@ -72,7 +72,10 @@ impl Node {
         check_ours(&parts.config, &durable)?;
         let node = durable.identity.node;
         let name: Arc<str> = durable.identity.name.as_str().into();
-        let raft = Raft::recover(parts.config.raft.clone(), durable);
+        // The runtime's clock is older than a server that is started again.
+        let start = parts.runtime.now();
+        let config = raft::Config { start, ..parts.config.raft.clone() };
+        let raft = Raft::recover(config, durable);
         let (inbox, receiver) = Inbox::new(parts.config.inbox);
         let desk = Desk::new(inbox.clone());
         let (events, status) = Events::new(node, name, &raft);

@@ -20,6 +20,10 @@ pub struct Config {
     pub group: GroupId,
     /// The seed of all randomness: election timeouts. Same seed and same inputs, same effects.
     pub seed: u64,
+    /// When this server starts, on the clock of [`Input::Time`](super::Input::Time): the first election
+    /// timeout counts from here. Default zero; set it wherever the clock is older than the server, or
+    /// a restarted server campaigns at once.
+    pub start: Duration,
     /// How long a tick is. Deadlines are rounded up to it. Default 10 ms.
     pub tick: Duration,
     /// How often a leader shows that it is alive. Default 5 ticks (50 ms): several of them fit an
@@ -65,6 +69,7 @@ impl Config {
             epoch: Epoch(0),
             group: GroupId(0),
             seed: node.0,
+            start: Duration::ZERO,
             tick: Duration::from_millis(10),
             heartbeat_ticks: 5,
             election_timeout_min_ticks: 30,
@@ -87,6 +92,11 @@ impl Config {
     /// catches up should not pay an fsync for each.
     pub(super) fn max_write_bytes(&self) -> usize {
         self.max_batch_bytes.saturating_mul(4)
+    }
+
+    /// The tick that `now` falls into.
+    pub(super) fn tick_at(&self, now: Duration) -> u64 {
+        u64::try_from(now.as_nanos() / self.tick.as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Checks that every value is in its range.
