@@ -96,11 +96,11 @@ impl Raft {
         let election_deadline = running.unwrap_or_else(|| self.random_election_deadline());
         let heard = self.tick;
         let mut follower = Follower { leader, heard, election_deadline, ..Follower::default() };
-        if self.is_mutant(Mutant::StaleAcknowledgement) {
-            if let Role::Follower(old) = &self.role {
-                follower.matched = old.matched.min(self.log.last().index);
-                follower.append_owed = old.append_owed;
-            }
+        if let Role::Follower(old) = &self.role
+            && self.is_mutant(Mutant::StaleAcknowledgement)
+        {
+            follower.matched = old.matched.min(self.log.last().index);
+            follower.append_owed = old.append_owed;
         }
         let old = std::mem::replace(&mut self.role, Role::Follower(follower));
         if let Role::Leader(deposed) = old {

@@ -359,7 +359,7 @@ mod tests {
             let mut log = log();
             let before = terms(&log);
             log.truncate_from(Index(cut));
-            let kept = before.len().min(cut as usize - 1);
+            let kept = before.len().min(usize::try_from(cut).unwrap() - 1);
             assert_eq!(terms(&log), before[..kept], "cut at {cut}");
             let next = log.last().index.0 + 1;
             log.append(run(7, next..next + 2));
