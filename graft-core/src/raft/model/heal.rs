@@ -1,0 +1,174 @@
+//! The end of every seed: all faults end, and then the cluster must do what it is there for. A
+//! deadlock that no safety property notices shows here.
+
+use super::{
+    coverage::Corner,
+    network::Weather,
+    world::{World, transfer_to},
+};
+use crate::Index;
+
+impl World {
+    /// So many events without rest are a livelock.
+    const MOST_EVENTS: u64 = 200_000;
+
+    /// Ends all faults but the cuts, which are drawn anew, and asserts that a leader stands where one can
+    /// (PROTOCOL "Elections"): some server reaches a quorum, in both directions, whose logs are no
+    /// better than its own.
+    pub(super) fn live_half_cut(&mut self) {
+        self.calm();
+        let size = self.servers.len();
+        match self.rng.u32(..8) {
+            0 => {
+                let center = self.rng.usize(..size);
+                self.network.cut_all_around(center);
+            }
+            parts => self.network.cut_at_random(parts.min(5), &mut self.rng),
+        }
+        self.trace.note(|| format!("half cut: {:?}", self.network));
+        let could_lead = (0..size).any(|at| self.can_lead(at));
+        self.coverage.note_if(!could_lead, Corner::HalfCutDark);
+        if could_lead {
+            let timeout = self.swarm.election_timeout();
+            self.await_within(4 * timeout, "a leader that reaches a quorum", |world| {
+                world.leaders().into_iter().any(|at| world.reach(at).count() > size / 2)
+            });
+            self.coverage.note(Corner::HalfCutLed);
+        }
+    }
+
+    /// The servers that hear this one and are heard by it, itself included.
+    fn reach(&self, at: usize) -> impl Iterator<Item = usize> {
+        (0..self.servers.len()).filter(move |other| self.network.connects(at, *other))
+    }
+
+    fn can_lead(&self, at: usize) -> bool {
+        let last = |at: usize| self.servers[at].raft.as_ref().map(|raft| raft.last());
+        let no_better = self.reach(at).filter(|other| last(*other) <= last(at));
+        no_better.count() > self.servers.len() / 2
+    }
+
+    /// Ends all faults.
+    fn calm(&mut self) {
+        self.network.mend();
+        self.network.weather = Weather { loss: 0, duplication: 0, reordering: 0 };
+        self.swarm.batching = 0;
+        for at in 0..self.servers.len() {
+            self.servers[at].disk_sticks = false;
+            if self.servers[at].raft.is_none() {
+                self.start(at);
+            }
+        }
+        self.settle();
+    }
+
+    /// Heals everything, and asserts that the cluster elects, converges, commits and hands over.
+    pub(super) fn heal(&mut self) {
+        self.trace.note(|| "everything heals".into());
+        self.calm();
+        let timeout = self.swarm.election_timeout();
+        self.await_within(4 * timeout, "a leader that all follow", |world| {
+            world.undisputed_leader().is_some()
+        });
+        self.await_within(4 * timeout, "equal logs, applied everywhere", Self::has_converged);
+
+        let leader = self.undisputed_leader().expect("awaited above");
+        let (requests, committed) = (self.facts.requests(), self.facts.committed());
+        self.propose_at(leader, 1);
+        self.settle();
+        let applied = self.servers[leader].machine.applied;
+        assert!(applied > committed, "a request waits for the next heartbeat");
+        self.await_within(timeout, "a new command applied everywhere", |world| {
+            world.facts.committed() > committed && world.has_converged()
+        });
+        assert!(self.facts.requests() == requests + 1, "one request was made");
+        let lives: Vec<_> = self.servers.iter().map(super::server::Server::self_now).collect();
+        let open = self.facts.open_requests(&lives);
+        assert!(open == 0, "{open} requests were forgotten");
+        self.hand_over();
+    }
+
+    /// In a cluster at rest a transfer succeeds.
+    fn hand_over(&mut self) {
+        let Some(leader) = self.undisputed_leader() else {
+            panic!("a cluster at rest changed its leader");
+        };
+        let target = self.rng.usize(..self.servers.len());
+        if target == leader {
+            return;
+        }
+        let order = transfer_to(self.servers[target].node, self.step);
+        self.turn(leader, Some(order));
+        self.settle();
+        let timeout = self.swarm.election_timeout();
+        self.await_within(timeout, "the leader that was asked for", |world| {
+            world.undisputed_leader() == Some(target) && world.has_converged()
+        });
+    }
+
+    /// Lets time pass, tick by tick, until this holds.
+    fn await_within(&mut self, ticks: u64, what: &str, holds: impl Fn(&Self) -> bool) {
+        for _ in 0..=ticks {
+            if holds(self) {
+                return;
+            }
+            let start = self.rng.usize(..self.servers.len());
+            let order = (start..self.servers.len()).chain(0..start);
+            let settle_between = self.rng.bool();
+            for at in order {
+                self.pass_time(at, 1);
+                if settle_between {
+                    self.settle();
+                }
+            }
+            self.settle();
+        }
+        panic!("no {what} within {ticks} ticks after everything healed");
+    }
+
+    /// Carries out everything that is under way, in any order, until nothing is.
+    fn settle(&mut self) {
+        let begun = self.step;
+        loop {
+            assert!(self.step < begun + Self::MOST_EVENTS, "the cluster does not come to rest");
+            let at = self.rng.usize(..self.servers.len());
+            match self.rng.u32(..4) {
+                0 => self.complete_write(at),
+                1 => self.complete_apply(at),
+                2 => self.complete_load(at),
+                _ => self.deliver_next(),
+            }
+            if !self.servers[at].drained {
+                self.drain(at);
+            }
+            let idle = self.servers.iter().all(super::server::Server::is_idle);
+            if idle && self.network.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// The one server that leads and that all others follow.
+    fn undisputed_leader(&self) -> Option<usize> {
+        let [leader] = self.leaders()[..] else { return None };
+        let node = self.servers[leader].node;
+        let follows = |raft: &super::super::Raft| raft.leader() == Some(node);
+        let all = self.servers.iter().all(|one| one.raft.as_deref().is_some_and(follows));
+        all.then_some(leader)
+    }
+
+    /// Whether all logs are one, and all of it is committed, durable and applied everywhere.
+    fn has_converged(&self) -> bool {
+        let first = &self.servers[0];
+        let last = Index(first.log.len() as u64);
+        self.facts.committed() == last
+            && self.servers.iter().all(|one| {
+                one.log == first.log
+                    && one.seen.commit == last
+                    && one.disk.last() == last
+                    && one.machine == first.machine
+                    && one.machine.applied == last
+                    && one.raft.as_ref().is_some_and(|raft| raft.status().transfer.is_none())
+            })
+    }
+}
