@@ -46,6 +46,7 @@ impl Cluster {
         let down = overview.wait_for(|overview| !overview.status.is_up());
         match self.within(STOP_PATIENCE, down).await {
             Some(_) => Ok(()),
+            None if self.is_closed() => Err(SupervisorError::Shutdown),
             None => Err(SupervisorError::NotStopped {
                 name: server.name().clone(),
                 waited: STOP_PATIENCE,
@@ -158,18 +159,26 @@ impl Cluster {
         self.within(limit, search).await
     }
 
-    /// What `future` gives, or `None` where that takes longer than `limit`.
+    /// What `future` gives, or `None` where that takes longer than `limit` or the cluster is shut down.
     pub(crate) async fn within<T>(
         &self,
         limit: Duration,
         future: impl Future<Output = T>,
     ) -> Option<T> {
         let runtime = self.runtime();
+        let mut closed = self.watch_closed();
         let mut future = pin!(future);
+        let mut over = pin!(closed.wait_for(|closed| *closed));
         let mut alarm = runtime.sleep_until(runtime.now().saturating_add(limit));
-        poll_fn(|context| match future.as_mut().poll(context) {
-            Poll::Ready(value) => Poll::Ready(Some(value)),
-            Poll::Pending => alarm.as_mut().poll(context).map(|()| None),
+        poll_fn(|context| {
+            if let Poll::Ready(value) = future.as_mut().poll(context) {
+                return Poll::Ready(Some(value));
+            }
+            // The alarm is looked at last: once its runtime has ended it cannot be.
+            if over.as_mut().poll(context).is_ready() {
+                return Poll::Ready(None);
+            }
+            alarm.as_mut().poll(context).map(|()| None)
         })
         .await
     }

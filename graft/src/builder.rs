@@ -1,6 +1,11 @@
 //! How the servers of one process are started.
 
-use std::{fmt, future::Future, sync::Arc};
+use std::{
+    fmt,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use graft_core::{LogStore, Runtime, StoreError, TokioRuntime};
 
@@ -92,6 +97,9 @@ impl ClusterBuilder {
         let no_runtime = StartError::NoRuntime;
         let Ok(home) = tokio::runtime::Handle::try_current() else { return Err(no_runtime) };
         let Some(runtime) = TokioRuntime::current() else { return Err(no_runtime) };
+        if !has_timers(&runtime) {
+            return Err(StartError::NoTimers);
+        }
         warn_of_abort();
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
         let cluster = Cluster::new(self.servers, self.config, entry, make, runtime)?;
@@ -104,6 +112,12 @@ impl ClusterBuilder {
         begun.disarm();
         Ok(cluster)
     }
+}
+
+/// tokio says by a panic alone that a runtime was built without timers; better here than in a server.
+fn has_timers(runtime: &TokioRuntime) -> bool {
+    let timer = catch_unwind(AssertUnwindSafe(|| runtime.sleep_until(runtime.now())));
+    timer.is_ok()
 }
 
 /// Where a panic ends the process, no panic of a machine can be caught.

@@ -256,6 +256,10 @@ impl Cluster {
         *self.closed.borrow()
     }
 
+    pub(crate) fn watch_closed(&self) -> watch::Receiver<bool> {
+        self.closed.subscribe()
+    }
+
     /// Frees the names: from now on nobody finds the cluster by them.
     pub(crate) fn free_names(&self) {
         let claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -46,6 +46,11 @@ pub enum StartError {
         "servers run on a tokio runtime and there is none here: call this inside `#[tokio::main]`, `#[tokio::test]` or `Runtime::block_on`"
     )]
     NoRuntime,
+    /// The tokio runtime has no timers.
+    #[error(
+        "the tokio runtime around this call has no timers: build it with `enable_time` or `enable_all`"
+    )]
+    NoTimers,
     /// A value of the configuration is out of its range.
     #[error(transparent)]
     Config(#[from] ConfigError),

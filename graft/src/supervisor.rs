@@ -5,7 +5,8 @@ use std::{fmt, marker::PhantomData, sync::Arc};
 use tokio::sync::watch;
 
 use crate::{
-    Machine, Overview, Request, RequestError, ServerData, ServerName, Status, SupervisorError,
+    Machine, Outcome, Overview, Request, RequestError, ServerData, ServerName, Status,
+    SupervisorError,
     cluster::{CloseOnDrop, Cluster},
     server::Server,
 };
@@ -54,10 +55,14 @@ impl<M: Machine> Supervisor<M> {
     ///
     /// # Errors
     ///
-    /// [`RequestError::NoLeader`] where none stands by then.
+    /// [`RequestError::NoLeader`] where none stands by then, [`RequestError::Shutdown`] where the
+    /// servers' runtime has ended.
     pub async fn leader(&self) -> Result<ServerName, RequestError> {
         match self.cluster.wait_for_leader().await {
             Ok(at) => Ok(self.cluster.server(at).name().clone()),
+            Err(_) if self.cluster.is_closed() => {
+                Err(RequestError::Shutdown { outcome: Outcome::NotApplied })
+            }
             Err(waited) => Err(RequestError::NoLeader { waited }),
         }
     }

@@ -5,9 +5,12 @@
 
 mod common;
 
-use std::task::{Context, Waker};
+use std::{
+    future::poll_fn,
+    task::{Context, Poll, Waker},
+};
 
-use common::{Note, Notes, SERVERS, add, soon};
+use common::{Note, Notes, SERVERS, add, soon, until};
 use graft::{Outcome, RequestError, StartError};
 use tokio::runtime::{Builder, Runtime};
 
@@ -98,8 +101,15 @@ async fn a_name_that_is_taken_is_refused_and_the_other_names_stay_free() {
 fn starting_outside_of_a_runtime_is_an_error_and_no_panic() {
     let mut start = Box::pin(graft::start(SERVERS, Notes::default));
     let ready = start.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-    let std::task::Poll::Ready(Err(error)) = ready else { panic!("it should fail at once") };
+    let Poll::Ready(Err(error)) = ready else { panic!("it should fail at once") };
     assert!(matches!(error, StartError::NoRuntime), "{error}");
+}
+
+#[test]
+fn a_runtime_without_timers_is_an_error_and_no_panic_of_a_server() {
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let error = runtime.block_on(graft::start(["timeless"], Notes::default)).unwrap_err();
+    assert!(matches!(error, StartError::NoTimers), "{error}");
 }
 
 /// A request that cannot be answered: of three servers only the first runs.
@@ -168,6 +178,27 @@ fn a_detached_cluster_lives_as_long_as_its_runtime_and_no_longer() {
     assert_eq!(ask(), Err(RequestError::UnknownServer { name: "far1".into() }));
 }
 
+/// Whoever waits on another runtime is told, by no panic of a timer that is gone.
+#[test]
+fn waiting_for_a_leader_ends_with_the_runtime_of_the_servers() {
+    let (home, elsewhere) = (threaded(), single());
+    let servers = ["orphan1", "orphan2", "orphan3"];
+    let notes = home.block_on(async {
+        let notes = graft::start(servers, Notes::default).await.unwrap();
+        notes.stop_server("orphan1").await.unwrap();
+        notes.stop_server("orphan2").await.unwrap();
+        until(&notes, "orphan3", |overview| overview.role != Some(graft::Role::Leader)).await;
+        notes
+    });
+    let mut leader = Box::pin(notes.leader());
+    let waits = elsewhere
+        .block_on(poll_fn(|context| Poll::Ready(leader.as_mut().poll(context).is_pending())));
+    assert!(waits);
+    drop(home);
+    let ended = elsewhere.block_on(soon(leader));
+    assert_eq!(ended, Err(RequestError::Shutdown { outcome: Outcome::NotApplied }));
+}
+
 #[test]
 fn a_supervisor_that_outlives_its_runtime_shadows_no_name() {
     let (home, next) = (threaded(), single());
@@ -181,6 +212,8 @@ fn a_supervisor_that_outlives_its_runtime_shadows_no_name() {
         assert_eq!(gone, RequestError::UnknownServer { name: "ghost".into() });
         let ended = soon(waiting).await.unwrap_err();
         assert_eq!(ended, RequestError::Shutdown { outcome: Outcome::NotApplied });
+        let lost = soon(notes.leader()).await.unwrap_err();
+        assert_eq!(lost, RequestError::Shutdown { outcome: Outcome::NotApplied });
         assert!(notes.stop_server("ghost").await.is_err());
         assert!(notes.restart_server("ghost").await.is_err());
         let again = graft::start(["ghost"], Notes::default).await.unwrap();

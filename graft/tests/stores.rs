@@ -104,6 +104,19 @@ async fn the_stores_of_another_cluster_or_server_are_refused() {
 }
 
 #[tokio::test]
+async fn a_store_written_in_another_format_is_refused() {
+    let disks = used_disks().await;
+    let strange = MemoryStore::new();
+    let mut identity = disks.of("server2").peek().unwrap().unwrap().identity;
+    identity.format ^= 1;
+    strange.create(&identity).await.unwrap();
+    disks.replace("server2", &strange);
+    let error = start_on(&disks, &SERVERS).await.unwrap_err();
+    let StartError::WrongFormat { server, stored, given } = &error else { panic!("{error}") };
+    assert_eq!((server.as_str(), *stored), ("server2", given ^ 1));
+}
+
+#[tokio::test]
 async fn a_server_that_lost_its_store_is_not_born_again() {
     let disks = used_disks().await;
     disks.replace("server2", &MemoryStore::new());
