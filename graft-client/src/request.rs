@@ -217,12 +217,7 @@ impl<B: Body> Request<B> {
         context: &Context<'_>,
     ) -> Poll<Result<Bytes, RequestError>> {
         let mut state = self.handle.shared.lock();
-        let slot = state.slots.at_mut(ticket.slot);
-        if let Phase::Done(result) = &mut slot.phase {
-            let result = mem::replace(result, Ok(Bytes::new()));
-            let garbage = state.slots.free(ticket.slot);
-            drop(state);
-            drop(garbage);
+        if let Some(result) = state.slots.take_result(ticket.slot) {
             return Poll::Ready(result);
         }
         let old = state.set_waker(ticket, context);

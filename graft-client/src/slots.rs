@@ -164,6 +164,14 @@ pub(crate) struct NewRequest {
     pub(crate) waker: Option<Waker>,
 }
 
+/// What a slot held: only to be dropped.
+#[derive(Debug)]
+pub(crate) struct Freed {
+    _phase: Phase,
+    _payload: Bytes,
+    _waker: Option<Waker>,
+}
+
 /// All slots, and beside them, close together, when each needs the driver.
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
@@ -271,17 +279,31 @@ impl Slots {
 
     /// Frees a slot: from now on its ticket and its request's number mean nothing. What it held is
     /// given back, to be dropped where no lock is held.
-    pub(crate) fn free(&mut self, slot: u32) -> (Phase, Bytes, Option<Waker>) {
+    pub(crate) fn free(&mut self, slot: u32) -> Freed {
         let freed = &mut self.slots[slot as usize];
-        debug_assert!(!matches!(freed.phase, Phase::Free), "freed twice");
+        assert!(!matches!(freed.phase, Phase::Free), "a slot is freed once");
         freed.generation = freed.generation.wrapping_add(1);
         self.due[slot as usize] = NEVER;
         self.free.push(slot);
-        (
-            mem::replace(&mut freed.phase, Phase::Free),
-            mem::take(&mut freed.payload),
-            freed.waker.take(),
-        )
+        Freed {
+            _phase: mem::replace(&mut freed.phase, Phase::Free),
+            _payload: mem::take(&mut freed.payload),
+            _waker: freed.waker.take(),
+        }
+    }
+
+    /// Frees the slot of a request that has ended, for its result.
+    pub(crate) fn take_result(&mut self, slot: u32) -> Option<Result<Bytes, RequestError>> {
+        let freed = &mut self.slots[slot as usize];
+        if !matches!(freed.phase, Phase::Done(_)) {
+            return None;
+        }
+        freed.generation = freed.generation.wrapping_add(1);
+        self.free.push(slot);
+        match mem::replace(&mut freed.phase, Phase::Free) {
+            Phase::Done(result) => Some(result),
+            _ => None,
+        }
     }
 
     /// The driver must look at this slot at `due`.

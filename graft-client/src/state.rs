@@ -14,7 +14,9 @@ use crate::{
     error::{Outcome, RequestError},
     session::Session,
     shared::{duration, nanos},
-    slots::{MAX_ATTEMPT, NEVER, Phase, Refusal, RequestId, Role, Slot, Slots, Target, Ticket},
+    slots::{
+        Freed, MAX_ATTEMPT, NEVER, Phase, Refusal, RequestId, Role, Slot, Slots, Target, Ticket,
+    },
 };
 
 /// The driver's timer is not set finer than this: 10 ms.
@@ -92,15 +94,20 @@ impl Limits {
     }
 }
 
-/// What is left to do once the lock is released.
+/// What is left to do once the lock is released. Most changes leave one waker and one payload.
 #[derive(Debug, Default)]
 #[must_use = "wakers and buffers collected under the lock are meant to be used after it"]
 pub(crate) struct After {
     waker: Option<Waker>,
-    driver: Option<Waker>,
-    more: Vec<Waker>,
-    payload: Bytes,
-    more_payloads: Vec<Bytes>,
+    payload: Option<Bytes>,
+    more: Vec<Deferred>,
+}
+
+#[derive(Debug)]
+enum Deferred {
+    Wake(Waker),
+    DropPayload { _payload: Bytes },
+    DropSlot { _freed: Freed },
 }
 
 impl After {
@@ -108,16 +115,20 @@ impl After {
         if self.waker.is_none() {
             self.waker = waker;
         } else {
-            self.more.extend(waker);
+            self.more.extend(waker.map(Deferred::Wake));
         }
     }
 
     pub(crate) fn discard(&mut self, payload: Bytes) {
-        if self.payload.is_empty() {
-            self.payload = payload;
+        if self.payload.is_none() {
+            self.payload = Some(payload);
         } else {
-            self.more_payloads.push(payload);
+            self.more.push(Deferred::DropPayload { _payload: payload });
         }
+    }
+
+    fn discard_slot(&mut self, freed: Freed) {
+        self.more.push(Deferred::DropSlot { _freed: freed });
     }
 
     /// Must be called with no lock held.
@@ -126,11 +137,10 @@ impl After {
         if let Some(waker) = self.waker {
             waker.wake();
         }
-        if let Some(driver) = self.driver {
-            driver.wake();
-        }
-        for waker in self.more {
-            waker.wake();
+        for deferred in self.more {
+            if let Deferred::Wake(waker) = deferred {
+                waker.wake();
+            }
         }
     }
 }
@@ -165,9 +175,7 @@ impl State {
     /// Makes the driver look, now or as soon as it has finished its turn.
     pub(crate) fn poke(&mut self, after: &mut After) {
         self.poked = true;
-        if after.driver.is_none() {
-            after.driver = self.driver.take();
-        }
+        after.wake(self.driver.take());
     }
 
     /// The driver must look at `slot` at `due`.
@@ -306,8 +314,7 @@ impl State {
     }
 
     pub(crate) fn free(&mut self, slot: u32, after: &mut After) {
-        let (_phase, payload, _waker) = self.slots.free(slot);
-        after.discard(payload);
+        after.discard_slot(self.slots.free(slot));
     }
 
     /// Undoes what is counted by phase.
