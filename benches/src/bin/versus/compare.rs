@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use clap::Args;
-use graft_benches::{Flavour, Measurement, Workload, median};
+use graft_benches::{Failure, Flavour, Measurement, Workload, median};
 use serde::Serialize;
 
 use crate::{Common, Contestant, progress, report};
@@ -47,6 +47,8 @@ pub(crate) struct Summary {
     pub(crate) p50_micros: f64,
     pub(crate) p99_micros: f64,
     pub(crate) cpu_micros: f64,
+    /// How many runs ended in a failure and were repeated.
+    pub(crate) failed_runs: u32,
 }
 
 /// Graft against one peer, each in its better setting.
@@ -67,6 +69,7 @@ struct Setting<'a> {
     flavour: Flavour,
     workload: Workload,
     measured: Vec<Measurement>,
+    failed: u32,
 }
 
 pub(crate) fn run(options: &Options) -> Result<String, Box<dyn Error>> {
@@ -75,8 +78,15 @@ pub(crate) fn run(options: &Options) -> Result<String, Box<dyn Error>> {
     let mut settings = options.settings(&contestants)?;
     for round in 0..common.runs() {
         progress(&format!("round {} of {}", round + 1, common.runs()));
+        // There and back, so that nobody always follows the same neighbour.
+        if round % 2 == 1 {
+            settings.reverse();
+        }
         for setting in &mut settings {
             setting.measure()?;
+        }
+        if round % 2 == 1 {
+            settings.reverse();
         }
     }
     let settings: Vec<Summary> = settings.iter().map(Setting::summary).collect();
@@ -115,6 +125,7 @@ impl Options {
                     flavour,
                     workload,
                     measured: Vec::new(),
+                    failed: 0,
                 }));
             }
         }
@@ -137,10 +148,25 @@ impl Options {
 }
 
 impl Setting<'_> {
-    fn measure(&mut self) -> Result<(), Box<dyn Error>> {
+    /// How often a failed run is repeated. On a busy machine a peer may lose its leader, which ends a
+    /// run, and says nothing about how fast it is.
+    const PATIENCE: u32 = 3;
+
+    fn measure(&mut self) -> Result<(), Failure> {
         let contender = &self.contestant.contender;
-        self.measured.push(contender.run(self.flavour, self.workload)?);
-        Ok(())
+        loop {
+            match contender.run(self.flavour, self.workload) {
+                Ok(measurement) => {
+                    self.measured.push(measurement);
+                    return Ok(());
+                }
+                Err(error) if self.failed < Self::PATIENCE => {
+                    self.failed += 1;
+                    progress(&format!("repeated: {error}"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn summary(&self) -> Summary {
@@ -158,6 +184,7 @@ impl Setting<'_> {
             p50_micros: median(of(|run| run.p50.as_secs_f64() * 1e6)),
             p99_micros: median(of(|run| run.p99.as_secs_f64() * 1e6)),
             cpu_micros: median(of(Measurement::cpu_micros)),
+            failed_runs: self.failed,
         }
     }
 }
@@ -211,6 +238,7 @@ mod tests {
             p50_micros: 1.0,
             p99_micros: 1.0,
             cpu_micros: 1.0,
+            failed_runs: 0,
         }
     }
 

@@ -20,7 +20,7 @@ use graft_benches::{Contender, Flavour, contenders};
 
 /// Measures graft beside openraft: the same work, interleaved run by run.
 #[derive(Parser, Debug)]
-#[command(version, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
+#[command(version, args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

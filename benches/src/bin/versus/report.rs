@@ -76,6 +76,11 @@ pub(crate) fn comparison(comparison: &Comparison) -> String {
         comparison.processors, comparison.runs
     );
     let mut text = head + &results.render();
+    let failed: u32 = comparison.settings.iter().map(|setting| setting.failed_runs).sum();
+    if failed > 0 {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "\n{failed} runs failed and were repeated; see the messages above");
+    }
     if !comparison.ratios.is_empty() {
         text.push_str("\nthroughput against each peer (CPU time a request against it)\n\n");
         text.push_str(&ratios(&comparison.ratios));
