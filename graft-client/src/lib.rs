@@ -29,6 +29,55 @@
 //!
 //! A caller who knows that its command may be applied twice says so by
 //! [`RequestOptions::idempotent`] and pays nothing for sessions.
+//!
+//! # Example
+//!
+//! A link to one server that answers each command with its own entry, as a network's end would:
+//!
+//! ```
+//! use std::sync::{Arc, OnceLock};
+//!
+//! use graft_client::{Client, ClientConfig, HEADER_BYTES, RequestOptions};
+//! use graft_core::{
+//!     ClientRequest, EntryKind, Link, LinkError, NodeId, Replies, Reply, SessionId, TokioRuntime,
+//! };
+//!
+//! #[derive(Default)]
+//! struct Echo(OnceLock<Arc<dyn Replies>>);
+//!
+//! impl Link for Echo {
+//!     fn attach(&self, replies: Arc<dyn Replies>) {
+//!         self.0.set(replies).ok();
+//!     }
+//!
+//!     fn send(&self, to: NodeId, request: ClientRequest) -> Result<(), LinkError> {
+//!         let reply = match request.kind {
+//!             EntryKind::SessionOpen => Reply::SessionOpened(SessionId(1)),
+//!             EntryKind::SessionCommand => Reply::Applied(request.payload.slice(HEADER_BYTES..)),
+//!             _ => Reply::SessionDone,
+//!         };
+//!         let replies = self.0.get().ok_or(LinkError::Unreachable(to))?;
+//!         replies.on_reply(to, request.request_id, reply);
+//!         Ok(())
+//!     }
+//!
+//!     fn servers(&self) -> Vec<NodeId> {
+//!         vec![NodeId::of_name("server1")]
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let runtime = TokioRuntime::current().ok_or("not in a runtime")?;
+//! let client =
+//!     Client::new(Arc::new(Echo::default()), Arc::new(runtime), ClientConfig::default())?;
+//! let mut body = vec![0; HEADER_BYTES];
+//! body.extend_from_slice(b"hello");
+//! let answer = client.request(body, RequestOptions::new(0)).await?;
+//! assert_eq!(answer, "hello");
+//! # Ok(())
+//! # }
+//! ```
 
 mod client;
 mod config;

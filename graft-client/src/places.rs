@@ -231,3 +231,41 @@ impl State {
         entry.kind == EntryKind::SessionCommand && entry.sequence != 0 && entry.session <= expired
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::ClientConfig, slots::Role};
+
+    fn waiting() -> NewRequest {
+        NewRequest {
+            role: Role::User,
+            phase: Phase::Waiting,
+            kind: EntryKind::SessionCommand,
+            payload: Bytes::new(),
+            session: SessionId(0),
+            sequence: 0,
+            started: 0,
+            deadline: 1,
+            waker: None,
+        }
+    }
+
+    /// Without a session nothing is taken off the queue, so what is given up must be swept out.
+    #[test]
+    fn the_queue_stays_as_short_as_those_that_wait() {
+        let mut state = State::new(&ClientConfig::default());
+        let mut after = After::default();
+        let kept: Vec<_> = (0..10).map(|_| state.open_waiting(waiting(), &mut after)).collect();
+        for _ in 0..10_000 {
+            let given_up = state.open_waiting(waiting(), &mut after);
+            state.forget(given_up, &mut After::default());
+            assert!(state.queue.len() < 100, "{} tickets", state.queue.len());
+        }
+        assert_eq!(state.waiting, 10);
+        assert!(kept.iter().all(|ticket| state.queue.contains(ticket)), "none is lost");
+        state.session_opened(SessionId(1), 0, &mut after);
+        assert_eq!((state.waiting, state.granted), (0, 10));
+        after.run();
+    }
+}
