@@ -6,6 +6,8 @@
 //! a word list. The store and the transport below do what their doors ask and no more: run
 //! `graft_storage::conformance` and `graft_transport::conformance` over yours.
 
+#![allow(clippy::print_stdout)]
+
 use std::{
     collections::BTreeMap,
     error::Error,
@@ -174,7 +176,9 @@ impl Transport for TableTransport {
         match envelope {
             Envelope::Peer(envelope) => {
                 let inbox = lock(&self.table.inboxes).get(&envelope.to).cloned();
-                let _ = inbox.map(|inbox| inbox.offer(Inbound::Peer(envelope)));
+                if let Some(inbox) = inbox {
+                    let _ = inbox.offer(Inbound::Peer(envelope));
+                }
             }
             Envelope::Reply(reply) => {
                 let _ = self.table.replies.try_send(reply);

@@ -5,6 +5,8 @@
 //! A `Raft` only says what must happen. This loop carries it out: a disk is a `Vec`, the network a
 //! queue, the clock a number. Halfway the leader is switched off, and the other two go on.
 
+#![allow(clippy::print_stdout)]
+
 use std::{collections::VecDeque, time::Duration};
 
 use graft_core::{

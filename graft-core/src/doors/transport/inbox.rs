@@ -99,6 +99,10 @@ impl Inbox {
     /// Gives it back where the bytes of its class are used up, or the server has stopped. A peer's
     /// message may then be dropped; a request must be answered `Overloaded`. A class that is empty
     /// takes in anything, however large.
+    #[expect(
+        clippy::result_large_err,
+        reason = "what is refused goes back to whoever can still use it"
+    )]
     pub fn offer(&self, inbound: Inbound) -> Result<(), Inbound> {
         let (class, size) = match &inbound {
             Inbound::Peer(envelope) => (envelope.message.class(), envelope.message.size()),
