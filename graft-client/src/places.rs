@@ -268,4 +268,25 @@ mod tests {
         assert_eq!((state.waiting, state.granted), (0, 10));
         after.run();
     }
+    /// A search that is over must not make the next leader that is found wake everybody for nothing.
+    #[test]
+    fn those_that_seek_a_leader_are_counted_exactly() {
+        let mut state = State::new(&ClientConfig::default());
+        let mut after = After::default();
+        let slots: Vec<_> = (0..3)
+            .map(|_| {
+                let new = NewRequest { kind: EntryKind::Plain, deadline: 9, ..waiting() };
+                let (ticket, sent) = state.open_sent(new, &mut after);
+                assert!(sent.is_none(), "no leader is known");
+                state.back_off(ticket.slot, 5, true);
+                ticket
+            })
+            .collect();
+        assert_eq!(state.seeking, 3);
+        state.forget(slots[0], &mut after);
+        state.make_ready(slots[1].slot, Target::Seek, &mut after);
+        state.finish(slots[2].slot, Ok(Bytes::new()), &mut after);
+        assert_eq!(state.seeking, 0);
+        after.run();
+    }
 }
