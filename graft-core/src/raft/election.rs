@@ -151,11 +151,14 @@ impl Raft {
         };
         match result {
             VoteResult::Pending => {}
+            VoteResult::Lost => self.become_follower_in_term(None),
+            // The disk came to a stand while the others were asked. Who led with it would hold its
+            // office without applying, and so without answering, anything.
+            VoteResult::Won if !self.may_campaign() => self.become_follower_in_term(None),
             VoteResult::Won if matches!(self.role, Role::PreCandidate(_)) => {
                 self.become_candidate(false);
             }
             VoteResult::Won => self.become_leader(),
-            VoteResult::Lost => self.become_follower_in_term(None),
         }
     }
 
