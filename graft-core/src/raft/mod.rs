@@ -467,6 +467,8 @@ impl Raft {
     /// Stops for good.
     fn fail(&mut self, fatal: Fatal) {
         self.fatal.get_or_insert(fatal);
+        // Nothing is stepped any more: if the next drain does not tell, none does.
+        self.stirred = true;
     }
 
     /// Checks everything that must hold between steps. Tests and simulators call it after each.
