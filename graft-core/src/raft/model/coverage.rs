@@ -20,6 +20,7 @@ macro_rules! corners {
 corners! {
     Elected "a leader was elected",
     ElectedOfEven "a leader was elected in a cluster of even size",
+    ElectedByBoth "a leader was elected by both majorities of a joint membership",
     ElectedByTransfer "the target of a transfer was elected",
     ElectedLate "a leader of an older term was elected after one of a newer term",
     PreVoteTimedOut "a pre-candidate heard from no quorum and tried again",
@@ -91,6 +92,7 @@ corners! {
     MessageOutlived "a message arrived after a restart of its receiver",
     HalfCutLed "a leader stood within four election timeouts while much was cut",
     HalfCutDark "nobody could lead because too much was cut",
+    Diverged "a machine that differed was found",
     CheckpointCompared "a follower compared its machine with the leader's",
 }
 

@@ -5,15 +5,14 @@ use super::{
     coverage::Corner,
     disk::place,
     facts::{self, Facts},
-    network::Parcel,
     promises,
     server::{PendingLoad, Server, entries_of, log_id},
     trace,
     world::World,
 };
 use crate::{
-    Entries, EntryKind, Index, Membership, Message, PeerEnvelope,
-    raft::{Answer, Apply, Input, Load, LoadFor, Raft, Refusal, WriteBatch},
+    Entries, EntryKind, Index, LogId, Membership, Message, NodeId, PeerEnvelope,
+    raft::{Answer, Apply, Effects, Fatal, Input, Load, LoadFor, Raft, Refusal, WriteBatch},
 };
 
 impl World {
@@ -55,9 +54,7 @@ impl World {
         self.trace.note(|| trace::change(&before, server));
         if commits {
             let entry = log_id(&server.log, server.seen.commit);
-            let holders = self.servers.iter().filter(|one| one.disk.holds(entry)).count();
-            let quorum = holders > self.servers.len() / 2;
-            assert!(quorum, "{entry} is committed and on {holders} disks only");
+            assert!(self.is_on_quorum(entry), "{entry} is committed and not on a quorum of disks");
         }
     }
 
@@ -67,8 +64,9 @@ impl World {
         raft.drain(&mut effects);
         self.servers[at].drained = true;
         self.watch(at);
-        if let Some(fatal) = &effects.fatal {
-            panic!("{} stopped: {fatal}", self.servers[at].node);
+        if let Some(fatal) = effects.fatal.take() {
+            self.stop(at, &fatal);
+            effects = Effects::default();
         }
         for envelope in effects.messages.drain(..) {
             self.send(at, envelope);
@@ -97,6 +95,22 @@ impl World {
         self.effects = effects;
     }
 
+    /// A server stops for good. Nothing the model does may bring that about, except on purpose.
+    fn stop(&mut self, at: usize, fatal: &Fatal) {
+        let node = self.servers[at].node;
+        let on_purpose = self.corrupt == Some(at) && matches!(fatal, Fatal::Diverged { .. });
+        assert!(on_purpose, "{node} stopped: {fatal}");
+        self.trace.note(|| format!("{node} stops: {fatal}"));
+        self.coverage.note(Corner::Diverged);
+        self.crash(at);
+    }
+
+    /// Whether enough disks hold this entry.
+    fn is_on_quorum(&self, entry: LogId) -> bool {
+        let holds = |node: NodeId| self.servers[place(Index(node.0))].disk.holds(entry);
+        self.facts.is_quorum(holds)
+    }
+
     // Effects.
 
     fn send(&mut self, at: usize, envelope: PeerEnvelope) {
@@ -113,8 +127,7 @@ impl World {
                 promises::count_sent(&mut self.servers[at], peer, append, &mut self.coverage);
             }
         }
-        let parcel = Parcel { envelope, life: self.servers[to].life };
-        self.network.send((at, to), parcel, &mut self.rng, &mut self.coverage);
+        self.post((at, to), envelope);
     }
 
     fn on_answer(&mut self, at: usize, answer: Answer) {
@@ -180,6 +193,8 @@ impl World {
     pub(super) fn scan(&self, at: usize) {
         let server = &self.servers[at];
         let Some(raft) = &server.raft else { return };
+        let status = raft.status();
+        assert!(status.last_applied <= status.commit_index && status.node == server.node);
         for index in 1..=server.log.len() as u64 {
             let known = log_id(&server.log, Index(index)).term;
             assert!(raft.term_at(Index(index)) == Some(known), "a term of the log changed");
@@ -208,10 +223,9 @@ impl World {
             let first = entries.first().expect("an append is not empty").log_id.index;
             if let Some(old) = self.servers[at].disk.log.get(place(first)) {
                 let old = old.log_id;
-                let holders = self.servers.iter().filter(|one| one.disk.holds(old)).count();
                 let overwritten = entries.get(first).is_none_or(|new| new.log_id != old);
-                let by_quorum = overwritten && holders > self.servers.len() / 2;
-                self.coverage.note_if(by_quorum, Corner::QuorumOverwritten);
+                let held = overwritten && self.is_on_quorum(old);
+                self.coverage.note_if(held, Corner::QuorumOverwritten);
             }
             let before = first.previous();
             let mut before = self.servers[at].disk.term_at(before).unwrap_or_default();

@@ -5,11 +5,14 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::disk::place;
-use crate::{Entry, EntryKind, Index, LogId, LogTime, NodeId, Term, Token, raft::LinkId};
+use crate::{
+    Entry, EntryKind, Index, LogId, LogTime, Membership, NodeId, Term, Token, raft::LinkId,
+};
 
 /// The properties of Raft Figure 3, kept as records that each new observation is held against.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Facts {
+    membership: Membership,
     /// Every entry that was ever in a log, by index.
     known: Vec<Vec<Known>>,
     /// Who led each term.
@@ -69,9 +72,22 @@ struct Request {
 }
 
 impl Facts {
-    /// The entry that every log begins with.
-    pub(super) fn found(&mut self, entry: &Entry) {
-        self.known.push(vec![known(Term(0), entry)]);
+    /// What is true of a cluster of these members, whose logs all begin with this entry.
+    pub(super) fn new(membership: Membership, founding: &Entry) -> Self {
+        Self {
+            membership,
+            known: vec![vec![known(Term(0), founding)]],
+            reigns: Vec::new(),
+            votes: Vec::new(),
+            committed: Vec::new(),
+            requests: Vec::new(),
+            refused_transfers: BTreeSet::new(),
+        }
+    }
+
+    /// Whether those of whom `has` is true are a quorum.
+    pub(super) fn is_quorum(&self, has: impl Fn(NodeId) -> bool) -> bool {
+        is_quorum(&self.membership, has)
     }
 
     /// An entry showed up in a log behind one of term `previous`. New ones are made by the leader of
@@ -145,7 +161,7 @@ impl Facts {
         }
     }
 
-    /// A vote is on a disk. Says how many servers have durably voted for this candidate.
+    /// A vote is on a disk.
     pub(super) fn vote(&mut self, term: Term, voter: NodeId, candidate: NodeId) {
         let at = slot(term);
         if self.votes.len() <= at {
@@ -160,10 +176,10 @@ impl Facts {
         }
     }
 
-    /// How many servers have durably voted for this candidate.
-    pub(super) fn durable_votes(&self, term: Term, candidate: NodeId) -> usize {
+    /// Whether a quorum has durably voted for this candidate.
+    pub(super) fn is_elected(&self, term: Term, candidate: NodeId) -> bool {
         let votes = self.votes.get(slot(term)).map_or(&[][..], Vec::as_slice);
-        votes.iter().filter(|(_, one)| *one == candidate).count()
+        self.is_quorum(|voter| votes.contains(&(voter, candidate)))
     }
 
     pub(super) fn committed(&self) -> Index {
@@ -228,10 +244,15 @@ impl Facts {
         let open = self.requests.iter().filter(|one| !one.ended && lives.contains(&one.at));
         open.count()
     }
+}
 
-    pub(super) fn requests(&self) -> usize {
-        self.requests.len()
-    }
+/// A majority of the voters and, where there are some, of the outgoing ones, counted by hand.
+pub(super) fn is_quorum(membership: &Membership, has: impl Fn(NodeId) -> bool) -> bool {
+    let majority = |half: &BTreeSet<NodeId>| {
+        let held = half.iter().filter(|node| has(**node)).count();
+        half.is_empty() || held * 2 > half.len()
+    };
+    majority(&membership.voters) && majority(&membership.outgoing)
 }
 
 fn known(previous: Term, entry: &Entry) -> Known {

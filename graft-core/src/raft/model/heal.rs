@@ -3,6 +3,7 @@
 
 use super::{
     coverage::Corner,
+    disk::place,
     network::Weather,
     world::{World, transfer_to},
 };
@@ -31,21 +32,24 @@ impl World {
         if could_lead {
             let timeout = self.swarm.election_timeout();
             self.await_within(4 * timeout, "a leader that reaches a quorum", |world| {
-                world.leaders().into_iter().any(|at| world.reach(at).count() > size / 2)
+                world.leaders().into_iter().any(|at| world.reaches_quorum(at, |_| true))
             });
             self.coverage.note(Corner::HalfCutLed);
         }
     }
 
-    /// The servers that hear this one and are heard by it, itself included.
-    fn reach(&self, at: usize) -> impl Iterator<Item = usize> {
-        (0..self.servers.len()).filter(move |other| self.network.connects(at, *other))
+    /// Whether a quorum of this kind hears this server and is heard by it.
+    fn reaches_quorum(&self, at: usize, kind: impl Fn(usize) -> bool) -> bool {
+        self.facts.is_quorum(|node| {
+            let other = place(Index(node.0));
+            self.network.connects(at, other) && kind(other)
+        })
     }
 
     fn can_lead(&self, at: usize) -> bool {
         let last = |at: usize| self.servers[at].raft.as_ref().map(|raft| raft.last());
-        let no_better = self.reach(at).filter(|other| last(*other) <= last(at));
-        no_better.count() > self.servers.len() / 2
+        let is_voter = self.swarm.membership().is_voter(self.servers[at].node);
+        is_voter && self.reaches_quorum(at, |other| last(other) <= last(at))
     }
 
     /// Ends all faults.
@@ -73,19 +77,48 @@ impl World {
         self.await_within(4 * timeout, "equal logs, applied everywhere", Self::has_converged);
 
         let leader = self.undisputed_leader().expect("awaited above");
-        let (requests, committed) = (self.facts.requests(), self.facts.committed());
+        let before = self.facts.committed();
         self.propose_at(leader, 1);
+        assert!(self.servers[leader].log.len() as u64 > before.0, "a leader at rest refuses");
+        (0..4).for_each(|_| self.propose_at(leader, 5));
         self.settle();
+        let last = Index(self.servers[leader].log.len() as u64);
         let applied = self.servers[leader].machine.applied;
-        assert!(applied > committed, "a request waits for the next heartbeat");
-        self.await_within(timeout, "a new command applied everywhere", |world| {
-            world.facts.committed() > committed && world.has_converged()
-        });
-        assert!(self.facts.requests() == requests + 1, "one request was made");
+        assert!(applied == last, "{last} waits for the next heartbeat behind {applied}");
+        self.await_within(timeout, "new commands applied everywhere", Self::has_converged);
         let lives: Vec<_> = self.servers.iter().map(super::server::Server::self_now).collect();
         let open = self.facts.open_requests(&lives);
         assert!(open == 0, "{open} requests were forgotten");
         self.hand_over();
+        if self.rng.bool() {
+            self.diverge();
+        }
+    }
+
+    /// A machine that was tampered with is found, and its server stops (PROTOCOL "The machine").
+    fn diverge(&mut self) {
+        let leader = self.undisputed_leader().expect("the cluster is at rest");
+        let victim = self.rng.usize(..self.servers.len());
+        if victim == leader || !self.servers[victim].drained {
+            return;
+        }
+        self.trace.note(|| format!("n{} is tampered with", victim + 1));
+        self.corrupt = Some(victim);
+        self.servers[victim].machine.sum ^= 1;
+        let enough = Index(self.facts.committed().0 + self.swarm.checkpoint_every);
+        for _ in 0..4 * self.swarm.election_timeout() {
+            if self.servers[victim].raft.is_none() {
+                return;
+            }
+            if self.facts.committed() < enough {
+                self.propose_at(leader, 5);
+            }
+            for at in 0..self.servers.len() {
+                self.pass_time(at, 1);
+                self.settle();
+            }
+        }
+        panic!("a machine that differs from the leader's was not found");
     }
 
     /// In a cluster at rest a transfer succeeds.
@@ -94,7 +127,7 @@ impl World {
             panic!("a cluster at rest changed its leader");
         };
         let target = self.rng.usize(..self.servers.len());
-        if target == leader {
+        if target == leader || !self.swarm.membership().is_voter(self.servers[target].node) {
             return;
         }
         let order = transfer_to(self.servers[target].node, self.step);

@@ -24,6 +24,7 @@ mod network;
 mod promises;
 mod regressions;
 mod runner;
+mod scenes;
 mod server;
 mod swarm;
 mod timers;

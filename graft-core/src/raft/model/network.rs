@@ -161,6 +161,14 @@ impl Network {
         }
     }
 
+    /// Cuts what passes between `one` and all others but `friend`.
+    pub(super) fn cut_off(&mut self, one: usize, friend: usize) {
+        for other in (0..self.size).filter(|other| *other != friend) {
+            self.cut[one * self.size + other] = true;
+            self.cut[other * self.size + one] = true;
+        }
+    }
+
     /// Whether both directions between these are open.
     pub(super) fn connects(&self, one: usize, other: usize) -> bool {
         one == other || !self.cut[one * self.size + other] && !self.cut[other * self.size + one]

@@ -122,3 +122,11 @@ fn no_seed_breaks_a_promise_or_a_property_of_raft() {
 pub(super) fn long() -> bool {
     std::env::var("GRAFT_LONG").is_ok_and(|value| value == "1")
 }
+
+#[test]
+fn the_same_seed_lives_the_same_life() {
+    for seed in 0..16 {
+        let [one, other] = [(); 2].map(|()| run(seed, None, Trace::kept()));
+        assert_eq!(one.trace.last(usize::MAX), other.trace.last(usize::MAX), "seed {seed}");
+    }
+}

@@ -152,7 +152,7 @@ impl Server {
         let raft = Raft::recover(config, self.disk.recover(self.identity()));
         assert!(raft.hard_state.term == hard_state.term, "a restart changed the term");
         assert!(raft.hard_state.voted_for == hard_state.voted_for, "a restart changed the vote");
-        let replaced = Self::new(self.node, Disk::founded(&swarm.membership()), self.windows.len());
+        let replaced = Self::new(self.node, Disk::founded(swarm.membership()), self.windows.len());
         let before = std::mem::replace(self, replaced);
         self.disk = before.disk;
         self.life = before.life + 1;
@@ -166,7 +166,7 @@ impl Server {
         self.raft = Some(Box::new(raft));
     }
 
-    fn identity(&self) -> Identity {
+    pub(super) fn identity(&self) -> Identity {
         Identity {
             cluster: ClusterId(0),
             epoch: Epoch(0),
@@ -200,6 +200,7 @@ impl Server {
         let all = Index(self.log.len() as u64);
         coverage.note_if(end.is_some_and(|end| end < all), Corner::WritePartial);
         self.write = Some(batch);
+        self.timers.write_since = self.raft.as_ref().map(|raft| raft.tick);
     }
 
     /// Looks at the server after a step or a drain: the properties that it can break by itself, and
@@ -296,14 +297,16 @@ impl Server {
         }
         coverage.note_if(facts.latest_reign() > term, Corner::ElectedLate);
         facts.crown(term, self.node, &self.log);
-        let size = self.windows.len();
         assert!(
-            facts.durable_votes(term, self.node) > size / 2,
+            facts.is_elected(term, self.node),
             "{} leads term {term} without a quorum of durable votes",
             self.node
         );
         coverage.note(Corner::Elected);
-        coverage.note_if(size.is_multiple_of(2), Corner::ElectedOfEven);
+        let membership = raft.membership();
+        coverage.note_if(membership.voters.len().is_multiple_of(2), Corner::ElectedOfEven);
+        coverage.note_if(membership.is_joint(), Corner::ElectedByBoth);
+        assert!(membership.is_voter(self.node), "{} leads and may not", self.node);
         coverage.note_if(self.seen.campaigns_for_transfer, Corner::ElectedByTransfer);
         self.windows.iter_mut().for_each(VecDeque::clear);
         self.probes.fill(None);

@@ -33,12 +33,15 @@ pub(super) enum Event {
     Stick,
     Divide,
     DelayVotes,
+    Usurp,
+    SpeakOut,
 }
 
 /// The choices of one seed.
 #[derive(Clone, Debug)]
 pub(super) struct Swarm {
     pub(super) size: usize,
+    membership: Membership,
     pub(super) steps: u64,
     pub(super) weather: Weather,
     /// Each event with the upper end of its share.
@@ -76,6 +79,7 @@ impl Swarm {
         let lockstep = rng.u32(..4) > 0;
         Self {
             size,
+            membership: draw_membership(rng, size),
             steps: pick(rng, &[1000, 2000, 4000, 6000]),
             weather,
             shares: draw_shares(rng, size, lockstep),
@@ -107,11 +111,9 @@ impl Swarm {
         found.expect("the last share ends at the total").1
     }
 
-    /// The founders.
-    pub(super) fn membership(&self) -> Membership {
-        let nodes = (1..=self.size as u64).map(NodeId);
-        let info = |node| NodeInfo { incarnation: incarnation(node), ..NodeInfo::default() };
-        Membership::of_voters(nodes.map(|node| (node, info(node))))
+    /// The founders and their parts.
+    pub(super) const fn membership(&self) -> &Membership {
+        &self.membership
     }
 
     /// Whether a leader stands wherever one can.
@@ -127,6 +129,33 @@ impl Swarm {
 
 fn pick<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
     choices[rng.usize(..choices.len())]
+}
+
+/// Mostly all are voters. Some clusters have learners, and some are founded in the middle of a change,
+/// for the quorums of a joint membership.
+fn draw_membership(rng: &mut Rng, size: usize) -> Membership {
+    let nodes = (1..=size as u64).map(NodeId);
+    let info = |node| NodeInfo { incarnation: incarnation(node), ..NodeInfo::default() };
+    let mut membership = Membership::of_voters(nodes.map(|node| (node, info(node))));
+    if size < 3 {
+        return membership;
+    }
+    let all = membership.voters.clone();
+    let some = |rng: &mut Rng| {
+        let mut some = all.clone();
+        some.retain(|_| rng.u32(..3) > 0);
+        if some.is_empty() { all.clone() } else { some }
+    };
+    match rng.u32(..8) {
+        0 => membership.voters = some(rng),
+        1 => {
+            membership.voters = some(rng);
+            membership.outgoing = some(rng);
+        }
+        _ => {}
+    }
+    membership.learners = all.iter().copied().filter(|node| !membership.is_voter(*node)).collect();
+    membership
 }
 
 /// Short timeouts: an election should cost few steps. Two heartbeats are not quite enough: servers tick
@@ -176,6 +205,8 @@ fn draw_shares(rng: &mut Rng, size: usize, lockstep: bool) -> Vec<(u32, Event)> 
         (Event::Stick, pick(rng, &[0, 1, 3, 8])),
         (Event::Divide, pick(rng, &[0, 1, 3])),
         (Event::DelayVotes, pick(rng, &[0, 0, 1])),
+        (Event::Usurp, pick(rng, &[0, 0, 1])),
+        (Event::SpeakOut, pick(rng, &[0, 4, 20])),
     ];
     let mut total = 0;
     let shares = weights.iter().map(|(event, weight)| {

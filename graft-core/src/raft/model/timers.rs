@@ -1,14 +1,19 @@
 //! What time and a working leader may do to a server: nobody campaigns too early, and nobody who hears
 //! a leader is moved by who does not (thesis §4.2.3, §9.6).
 
-use super::coverage::{Corner, Coverage};
+use std::collections::BTreeMap;
+
+use super::{
+    coverage::{Corner, Coverage},
+    facts::is_quorum,
+};
 use crate::{
     HardState, LogId, Message, NodeId, Term,
     raft::{Input, Raft, Role, RoleName},
 };
 
 /// The moments that a server's timers must respect, on its own clock, in ticks.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(super) struct Timers {
     /// When it last started, heard its leader, gave a vote, campaigned or stepped down.
     waits_from: u64,
@@ -16,6 +21,12 @@ pub(super) struct Timers {
     heard: Option<(Term, u64)>,
     /// The campaign it was last seen in, by its deadline.
     campaign: Option<(RoleName, Term, u64)>,
+    /// When the write under way was handed over.
+    pub(super) write_since: Option<u64>,
+    /// When the transfer under way was first seen.
+    transfer_since: Option<u64>,
+    /// The term it leads, and when each peer last answered in it.
+    answers: Option<(Term, BTreeMap<NodeId, u64>)>,
 }
 
 /// What is known of a step before it is made.
@@ -35,8 +46,17 @@ impl Timers {
     }
 
     /// Looks at a step before it is made.
-    pub(super) fn look(&self, raft: &Raft, input: &Input, coverage: &mut Coverage) -> Prospect {
+    pub(super) fn look(&mut self, raft: &Raft, input: &Input, coverage: &mut Coverage) -> Prospect {
+        let leads = raft.is_leader().then_some(raft.hard_state.term);
+        if self.answers.as_ref().map(|(term, _)| *term) != leads {
+            // At its election a leader has heard from everybody, so to speak.
+            let members = raft.membership().members().map(|node| (node, raft.tick));
+            self.answers = leads.map(|term| (term, members.collect()));
+        }
         let is_time = matches!(input, Input::Time { .. });
+        if matches!(input, Input::Persisted(_)) {
+            self.write_since = None;
+        }
         let before = (raft.hard_state, raft.role_name());
         let mut prospect = Prospect { is_time, leader: None, unmoved: None, before };
         let Input::Message(envelope) = input else { return prospect };
@@ -44,6 +64,12 @@ impl Timers {
         let ignored = match &envelope.message {
             Message::AppendEntries(_) | Message::Heartbeat(_) => {
                 prospect.leader = Some((envelope.from, term));
+                false
+            }
+            Message::AppendEntriesResponse(_) | Message::HeartbeatResponse(_) => {
+                if let Some((_, answers)) = self.answers.as_mut().filter(|(led, _)| *led == term) {
+                    answers.insert(envelope.from, raft.tick);
+                }
                 false
             }
             Message::PreVote(_) => true,
@@ -90,7 +116,8 @@ impl Timers {
             }
             Role::Follower(_) | Role::Leader(_) => None,
         };
-        if campaign.is_some() && campaign != self.campaign {
+        let campaigns = campaign.is_some() && campaign != self.campaign;
+        if campaigns {
             let waited = raft.tick - self.waits_from;
             let shortest = raft.config.election_timeout_min_ticks;
             let node = raft.config.node;
@@ -100,9 +127,57 @@ impl Timers {
             );
             self.waits_from = raft.tick;
         }
+        assert!(!campaigns || !raft.stalled, "{} campaigns with a stalled disk", raft.config.node);
         self.campaign = campaign;
         if voted || stepped_down {
             self.waits_from = raft.tick;
         }
+        if prospect.is_time {
+            self.check_stall(raft);
+            self.check_quorum(raft, stepped_down);
+        }
+        self.check_transfer(raft, prospect);
+    }
+
+    /// A disk that stands still is noticed in time, and then its server does not lead.
+    fn check_stall(&self, raft: &Raft) {
+        let limit = raft.config.stalled_write_ticks;
+        let late = self.write_since.is_some_and(|since| raft.tick - since >= limit);
+        let node = raft.config.node;
+        assert!(raft.stalled == late, "{node} takes its disk to be stalled: {}", raft.stalled);
+        assert!(!late || !raft.is_leader(), "{node} leads with a stalled disk");
+    }
+
+    /// A leader whom no quorum has answered for an election timeout steps down, and no other does.
+    fn check_quorum(&self, raft: &Raft, stepped_down: bool) {
+        let Some((term, answers)) = &self.answers else { return };
+        let window = raft.config.election_timeout_max_ticks;
+        let answered = |node: NodeId| {
+            node == raft.config.node
+                || answers.get(&node).is_some_and(|at| raft.tick - at <= window)
+        };
+        let heard = is_quorum(raft.membership(), answered);
+        let node = raft.config.node;
+        if stepped_down {
+            assert!(!heard || raft.stalled, "{node} gave up term {term} for no reason");
+        } else if raft.is_leader() && raft.config.check_quorum {
+            assert!(heard, "{node} leads term {term} without hearing from a quorum");
+        }
+    }
+
+    /// A transfer ends, well or not, within one election timeout.
+    fn check_transfer(&mut self, raft: &Raft, prospect: &Prospect) {
+        let Role::Leader(leader) = &raft.role else {
+            self.transfer_since = None;
+            return;
+        };
+        if leader.transfer.is_none() {
+            self.transfer_since = None;
+            return;
+        }
+        let since = *self.transfer_since.get_or_insert(raft.tick);
+        let limit = raft.config.election_timeout_max_ticks;
+        let over = prospect.is_time && raft.tick - since >= limit;
+        assert!(!over, "{} clings to a transfer", raft.config.node);
     }
 }

@@ -8,13 +8,13 @@ use super::{
     coverage::{Corner, Coverage},
     disk::Disk,
     facts::{self, Facts},
-    network::Network,
+    network::{Network, Parcel},
     server::{Server, log_id},
     swarm::{Event, Swarm},
     trace::{self, Trace},
 };
 use crate::{
-    Entry, EntryKind, Index, Message, NodeId, Token,
+    Entry, EntryKind, Index, Message, NodeId, PeerEnvelope, Token,
     raft::{Effects, Input, LinkId, Mutant, Proposal, RoleName},
 };
 
@@ -33,6 +33,8 @@ pub(super) struct World {
     pub(super) trace: Trace,
     /// How many inputs were stepped in, crashes and restarts included.
     pub(super) step: u64,
+    /// The server whose machine was tampered with.
+    pub(super) corrupt: Option<usize>,
     pub(super) effects: Effects,
 }
 
@@ -40,12 +42,10 @@ impl World {
     pub(super) fn new(seed: u64, mutant: Option<Mutant>, trace: Trace) -> Self {
         let mut rng = Rng::with_seed(crate::stable_hash(&seed.to_le_bytes()));
         let swarm = Swarm::draw(seed, &mut rng, mutant);
-        let membership = swarm.membership();
         let nodes = (1..=swarm.size as u64).map(NodeId);
-        let server = |node| Server::new(node, Disk::founded(&membership), swarm.size);
+        let server = |node| Server::new(node, Disk::founded(swarm.membership()), swarm.size);
         let servers: Vec<Server> = nodes.map(server).collect();
-        let mut facts = Facts::default();
-        facts.found(&servers[0].disk.log[0]);
+        let facts = Facts::new(swarm.membership().clone(), &servers[0].disk.log[0]);
         Self {
             network: Network::new(swarm.size, swarm.weather),
             rng,
@@ -55,6 +55,7 @@ impl World {
             coverage: Coverage::default(),
             trace,
             step: 0,
+            corrupt: None,
             effects: Effects::default(),
         }
     }
@@ -130,67 +131,22 @@ impl World {
             }
             Event::Divide => self.divide(),
             Event::DelayVotes => self.delay_votes(),
+            Event::Usurp => self.usurp(),
+            Event::SpeakOut => self.speak_out(),
         }
     }
 
     /// Some server of this kind, if there is one; the search begins anywhere.
-    fn one_that(&mut self, wanted: impl Fn(&Server) -> bool) -> Option<usize> {
+    pub(super) fn one_that(&mut self, wanted: impl Fn(&Server) -> bool) -> Option<usize> {
         let start = self.rng.usize(..self.servers.len());
         let mut order = (start..self.servers.len()).chain(0..start);
         order.find(|at| wanted(&self.servers[*at]))
     }
 
-    /// A scene that chance alone rarely sets: a leader goes on with few of the others, one of which has
-    /// a slow disk, while the many may elect another one.
-    fn divide(&mut self) {
-        let Some(leader) = self.one_that(Server::leads) else { return };
-        let size = self.servers.len();
-        let mut side = vec![false; size];
-        side[leader] = true;
-        for _ in 1..(size - 1) / 2 {
-            side[self.rng.usize(..size)] |= side.iter().filter(|one| **one).count() * 2 < size - 1;
-        }
-        let slow = self.rng.usize(..size);
-        self.servers[slow].disk_sticks |= side[slow] && slow != leader;
-        self.trace
-            .note(|| format!("n{} leads a few: {side:?}, n{} may be slow", leader + 1, slow + 1));
-        self.network.mend();
-        let count = self.rng.usize(1..=5);
-        self.propose_at(leader, count);
-        self.bustle();
-        self.network.divide(&side, self.rng.bool());
-        let count = self.rng.usize(1..=5);
-        self.propose_at(leader, count);
-    }
-
-    /// Another scene: votes are on their way to a candidate that hears nothing, and meanwhile others
-    /// campaign in a higher term.
-    fn delay_votes(&mut self) {
-        let size = self.servers.len();
-        let (one, other) = (self.rng.usize(..size), self.rng.usize(..size));
-        self.trace.note(|| format!("votes for n{} will be late", one + 1));
-        self.network.mend();
-        self.turn(one, Some(Input::Campaign));
-        self.bustle();
-        self.network.freeze_all_to(one);
-        self.bustle();
-        self.turn(other, Some(Input::Campaign));
-        self.bustle();
-        if self.rng.bool() {
-            self.network.mend();
-        }
-    }
-
-    /// A good deal of messages and writes get through.
-    fn bustle(&mut self) {
-        let size = self.servers.len();
-        for _ in 0..3 * size {
-            self.deliver_next();
-            let at = self.rng.usize(..size);
-            if !self.servers[at].disk_sticks {
-                self.complete_write(at);
-            }
-        }
+    /// Gives a message to the network.
+    pub(super) fn post(&mut self, (from, to): (usize, usize), envelope: PeerEnvelope) {
+        let parcel = Parcel { envelope, life: self.servers[to].life };
+        self.network.send((from, to), parcel, &mut self.rng, &mut self.coverage);
     }
 
     /// A victim: mostly anybody, often a leader, because that hurts more.
@@ -266,7 +222,7 @@ impl World {
         let Some(raft) = self.servers[at].raft.as_mut().filter(|raft| raft.is_leader()) else {
             return;
         };
-        let mut membership = self.swarm.membership();
+        let mut membership = self.swarm.membership().clone();
         for info in membership.nodes.values_mut() {
             info.name = self.step.to_string();
         }
@@ -334,7 +290,7 @@ impl World {
         self.trace.note(|| trace::start(&self.servers[at]));
     }
 
-    fn crash(&mut self, at: usize) {
+    pub(super) fn crash(&mut self, at: usize) {
         let Some(raft) = self.servers[at].raft.take() else { return };
         self.step += 1;
         self.trace.note(|| format!("{} crashes", self.servers[at].node));
