@@ -7,21 +7,26 @@ use graft_core::{
     ApplyMode, Command, CommandCheck, InvalidCommand, SnapshotSource, SnapshotStream, StateMachine,
     Undecodable,
 };
-use rkyv::util::AlignedVec;
 
-use crate::{Apply, At, Entry, Machine, RestoreError, SnapshotReader, entry, panics, wire};
+use crate::{
+    Apply, At, Entry, Machine, RestoreError, SnapshotReader,
+    encode::{Encoder, share},
+    entry, panics, wire,
+};
 
 /// Gives a [`Machine`] bytes in and bytes out.
 #[derive(Debug)]
 pub(crate) struct Adaptor<M> {
     machine: M,
-    /// Responses are archived here; its memory is used again.
-    scratch: AlignedVec,
+    encoder: Encoder,
+    /// The last response, where it is small: machines often answer the same again, and a share of it
+    /// costs no memory.
+    last: Bytes,
 }
 
 impl<M: Machine> Adaptor<M> {
     pub(crate) fn new(machine: M) -> Self {
-        Self { machine, scratch: AlignedVec::new() }
+        Self { machine, encoder: Encoder::default(), last: Bytes::new() }
     }
 
     /// # Panics
@@ -29,19 +34,22 @@ impl<M: Machine> Adaptor<M> {
     /// Where the response does not archive: the machine has already changed, so this is the entry's
     /// outcome, as a panic of the machine itself would be.
     fn encode(&mut self, response: &crate::Response<M>, index: u64) -> Bytes {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.clear();
-        match wire::encode_behind(scratch, response) {
-            Ok(archive) => {
-                let bytes = wire::share(&archive);
-                self.scratch = archive;
-                bytes
-            }
+        /// Beyond this, comparing costs more than it saves.
+        const SMALL: usize = 64;
+        let archive = match self.encoder.encode(0, response) {
+            Ok(archive) => archive,
             Err(error) => panic!(
                 "the response to entry {index} cannot be archived: {}",
                 entry::one_line(&error)
             ),
+        };
+        if archive.len() > SMALL {
+            return share(archive);
         }
+        if self.last != archive {
+            self.last = share(archive);
+        }
+        self.last.clone()
     }
 }
 
@@ -68,7 +76,7 @@ impl<M: Machine> StateMachine for Adaptor<M> {
     fn query(&self, version: u16, body: &[u8]) -> Option<Bytes> {
         let typed = entry::read(version, body).ok()?;
         let response = self.machine.query(typed)?;
-        Some(wire::share(&wire::encode(&response).ok()?))
+        Some(share(&wire::encode(&response).ok()?))
     }
 
     fn snapshot(&self) -> Option<SnapshotSource> {

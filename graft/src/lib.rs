@@ -73,6 +73,7 @@ mod builder;
 mod cluster;
 mod config;
 mod data;
+mod encode;
 mod entry;
 mod error;
 mod founding;

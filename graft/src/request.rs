@@ -11,10 +11,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use graft_client::{HEADER_BYTES, RequestOptions};
-use rkyv::util::AlignedVec;
+use graft_client::RequestOptions;
 
-use crate::{Entry, RequestError, cluster::Cluster, entry::one_line, wire};
+use crate::{
+    Entry, RequestError,
+    cluster::Cluster,
+    encode::{Body, request_body},
+    entry::one_line,
+    wire,
+};
 
 /// A request under way: a future of the machine's response.
 ///
@@ -27,7 +32,7 @@ pub struct Request<E: Entry> {
 }
 
 enum Stage {
-    Open(graft_client::Request<AlignedVec>),
+    Open(graft_client::Request<Body>),
     Refused(RequestError),
     Done,
 }
@@ -65,7 +70,7 @@ impl<E: Entry> Request<E> {
 
     fn with(
         self,
-        change: impl FnOnce(graft_client::Request<AlignedVec>) -> graft_client::Request<AlignedVec>,
+        change: impl FnOnce(graft_client::Request<Body>) -> graft_client::Request<Body>,
     ) -> Self {
         let stage = match self.stage {
             Stage::Open(open) => Stage::Open(change(open)),
@@ -99,15 +104,10 @@ impl<E: Entry> fmt::Debug for Request<E> {
     }
 }
 
-/// One buffer: room for the client's header, and the entry's archive behind it.
-fn encode<E: Entry>(entry: &E, limit: usize) -> Result<AlignedVec, RequestError> {
-    /// Most entries fit, so that their buffer is allocated once.
-    const USUAL_BYTES: usize = 128;
-    let mut buffer: AlignedVec = AlignedVec::with_capacity(HEADER_BYTES + USUAL_BYTES);
-    buffer.resize(HEADER_BYTES, 0);
-    let body = wire::encode_behind(buffer, entry)
+fn encode<E: Entry>(entry: &E, limit: usize) -> Result<Body, RequestError> {
+    let body = request_body(entry)
         .map_err(|error| RequestError::InvalidEntry { reason: one_line(&error) })?;
-    let bytes = body.len() - HEADER_BYTES;
+    let bytes = body.entry_bytes();
     if bytes > limit {
         return Err(RequestError::EntryTooLarge { bytes, limit });
     }

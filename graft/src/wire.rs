@@ -1,6 +1,5 @@
 //! What can travel: one trait that hides rkyv's bounds, and the only functions that call rkyv.
 
-use bytes::Bytes;
 use rkyv::{
     Archive, Deserialize, Serialize,
     api::high::{self, HighDeserializer, HighSerializer, HighValidator},
@@ -78,18 +77,11 @@ pub trait Never {}
 
 /// Archives are read in place only where they begin at a multiple of this many bytes: no type of
 /// rkyv's own wants more.
-const ALIGNMENT: usize = 16;
+pub(crate) const ALIGNMENT: usize = 16;
 
-/// Appends the archive of `value` to `buffer`, whose length must be a multiple of [`ALIGNMENT`], so
-/// that the archive can be read wherever the buffer lies aligned.
-pub(crate) fn encode_behind<T: Wire>(buffer: AlignedVec, value: &T) -> Result<AlignedVec, Error> {
-    debug_assert!(buffer.len().is_multiple_of(ALIGNMENT), "an archive begins aligned");
-    high::to_bytes_in::<_, Error>(value, buffer)
-}
-
-/// The archive of `value` alone.
+/// The archive of `value`, for where it is not made often. [`Encoder`](crate::encode::Encoder) is for the others.
 pub(crate) fn encode<T: Wire>(value: &T) -> Result<AlignedVec, Error> {
-    encode_behind(AlignedVec::new(), value)
+    high::to_bytes_in::<_, Error>(value, AlignedVec::new())
 }
 
 /// Reads a value from an archive that nobody vouches for.
@@ -100,36 +92,6 @@ pub(crate) fn decode<T: Wire>(bytes: &[u8]) -> Result<T, Error> {
     let mut aligned: AlignedVec = AlignedVec::with_capacity(bytes.len());
     aligned.extend_from_slice(bytes);
     high::from_bytes::<T, Error>(&aligned)
-}
-
-/// A copy of `bytes` that can be shared: one allocation, its count included, aligned as archives
-/// want it where the bytes are few.
-pub(crate) fn share(bytes: &[u8]) -> Bytes {
-    fn inline<const N: usize>(bytes: &[u8]) -> Bytes {
-        let mut held = [0; N];
-        held[..bytes.len()].copy_from_slice(bytes);
-        Bytes::from_owner(Inline(held, bytes.len()))
-    }
-    match bytes.len() {
-        0 => Bytes::new(),
-        1..=16 => inline::<16>(bytes),
-        17..=64 => inline::<64>(bytes),
-        _ => {
-            let mut aligned: AlignedVec = AlignedVec::with_capacity(bytes.len());
-            aligned.extend_from_slice(bytes);
-            Bytes::from_owner(aligned)
-        }
-    }
-}
-
-/// A few bytes that lie beside the count of those who share them.
-#[repr(align(16))]
-struct Inline<const N: usize>([u8; N], usize);
-
-impl<const N: usize> AsRef<[u8]> for Inline<N> {
-    fn as_ref(&self) -> &[u8] {
-        &self.0[..self.1]
-    }
 }
 
 /// A number for the form in which this build archives. It depends on rkyv's features (byte order,
@@ -174,15 +136,6 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_behind_a_header_reads_as_one_without() {
-        let mut header: AlignedVec = AlignedVec::new();
-        header.resize(32, 0xff);
-        let whole = encode_behind(header, &sample()).unwrap();
-        assert_eq!(&whole[..32], [0xff; 32]);
-        assert_eq!(decode::<Sample>(&whole[32..]).unwrap(), sample());
-    }
-
-    #[test]
     fn bytes_that_are_no_archive_are_an_error_and_never_a_panic() {
         let archive = encode(&sample()).unwrap();
         for length in 0..archive.len() {
@@ -198,16 +151,6 @@ mod tests {
         // Replicas compare the checksums of their replies, so padding must not be left to chance.
         let value = (1_u8, 2_u64, Some(3_u16));
         assert_eq!(encode(&value).unwrap()[..], encode(&value).unwrap()[..]);
-    }
-
-    #[test]
-    fn shared_bytes_are_the_bytes_and_lie_aligned() {
-        for length in [0, 1, 15, 16, 17, 64, 65, 1000] {
-            let bytes: Vec<u8> = (0..length).map(|n| (n % 251) as u8).collect();
-            let shared = share(&bytes);
-            assert_eq!(shared, bytes);
-            assert!(bytes.is_empty() || shared.as_ptr().addr().is_multiple_of(ALIGNMENT));
-        }
     }
 
     /// Stores keep this number: it may change only with a new format and a way to read the old one.

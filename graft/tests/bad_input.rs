@@ -258,7 +258,7 @@ impl graft::Machine for Tally {
 
 #[tokio::test]
 async fn a_flood_is_answered_to_the_last_request_and_what_was_refused_was_not_applied() {
-    const FLOOD: usize = 80_000;
+    const FLOOD: usize = 72_000;
     // A leader with little room, and more requests than a client lets wait.
     let config = Config::default()
         .max_entry_bytes(256)
