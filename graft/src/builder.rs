@@ -7,13 +7,14 @@ use std::{
     sync::Arc,
 };
 
-use graft_core::{LogStore, Runtime, StoreError, TokioRuntime};
+use graft_core::{Runtime, TokioRuntime};
 
 use crate::{
     Config, Init, Machine, ServerName, StartError, Supervisor,
     adaptor::Adaptor,
     cluster::{CloseOnDrop, Cluster, EntryType, Make},
     registry,
+    store::{LogStore, StoreError},
 };
 
 /// A cluster that is to be started in this process.
@@ -56,8 +57,15 @@ impl ClusterBuilder {
         Self { servers, stores: None, config: Config::default() }
     }
 
-    /// How each server gets its store: instead of a new one in memory. The closure runs once for each
-    /// server; the store then lives as long as the cluster, through all restarts of the server.
+    /// How each server gets its store, instead of a new one in memory: see [`store`](crate::store). The closure
+    /// runs once for each server; the store then lives as long as the cluster, through all restarts of
+    /// the server.
+    ///
+    /// ```
+    /// # let cluster = graft::cluster(["server1"]);
+    /// let cluster = cluster.stores(|_name| Ok(graft::store::memory()));
+    /// # drop(cluster);
+    /// ```
     pub fn stores(
         mut self,
         open: impl Fn(&ServerName) -> Result<Box<dyn LogStore>, StoreError> + Send + Sync + 'static,

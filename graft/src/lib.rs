@@ -85,6 +85,7 @@ mod request;
 mod server;
 mod snapshot;
 mod status;
+pub mod store;
 mod supervision;
 mod supervisor;
 mod wire;
@@ -98,12 +99,14 @@ pub use data::{LogLine, ServerData, ServerState};
 pub use entry::{Entry, EntryError, decode};
 pub use error::{StartError, SupervisorError};
 pub use graft_client::{Outcome, RequestError};
-pub use graft_core::{LogStore, RestoreError, StoreError};
+pub use graft_core::RestoreError;
 pub use machine::{Apply, At, Init, InitError, Machine, Response};
 pub use name::ServerName;
 pub use request::Request;
 pub use snapshot::{Snapshot, SnapshotReader};
 pub use status::{Overview, Role, Status, StopReason};
+#[doc(no_inline)]
+pub use store::{LogStore, StoreError};
 pub use supervisor::Supervisor;
 pub use wire::Wire;
 
