@@ -143,6 +143,10 @@ impl Raft {
             self.want_load(LoadFor::Peer { node, term, from }, range);
             return;
         };
+        // Only what was read from the store is sent all the same: else it would be read again and again.
+        if !progress.fits(entries.size(), window_bytes) {
+            return;
+        }
         self.send_append(node, progress, entries);
     }
 

@@ -81,6 +81,12 @@ impl Progress {
         }
     }
 
+    /// Whether a message of `bytes` may follow what is on its way. A run cut to an allowance holds one
+    /// entry at least, however large: it travels alone, and does not stretch a window that is in use.
+    pub(super) fn fits(&self, bytes: usize, max_bytes: usize) -> bool {
+        self.window.in_flight.is_empty() || self.window.bytes.saturating_add(bytes) <= max_bytes
+    }
+
     /// Notes that entries up to `last` were sent.
     pub(super) fn on_sent(&mut self, last: Index, entries: usize, bytes: usize) {
         let message = Sent { last, entries, bytes };
@@ -212,6 +218,17 @@ mod tests {
         assert_eq!(progress.allowance(4, 1000), None, "a part of a message frees nothing");
         progress.on_matched(Index(14));
         assert_eq!(progress.allowance(4, 100), Some((4, 100)));
+    }
+
+    #[test]
+    fn a_large_message_waits_until_it_is_alone() {
+        let mut progress = replicating();
+        assert!(progress.fits(1000, 100), "nothing is on its way");
+        progress.on_sent(Index(11), 1, 60);
+        assert!(progress.fits(40, 100));
+        assert!(!progress.fits(41, 100));
+        progress.on_matched(Index(11));
+        assert!(progress.fits(1000, 100));
     }
 
     #[test]
