@@ -58,6 +58,13 @@ pub(super) fn check(
             coverage.note_if(response.matched < response.received, Corner::PartlyAcknowledged);
             check_received(server, term, response.received, facts);
         }
+        // Where a disk has come to a stand there is no time to wait for this.
+        Message::TimeoutNow { .. } if server.leads() => {
+            let last = facts.reign(term).and_then(|reign| reign.log.last().copied());
+            let last =
+                LogId { term: last.unwrap_or_default(), index: Index(server.log.len() as u64) };
+            assert!(receiver.disk.holds(last), "{} is to lead without the whole log", envelope.to);
+        }
         _ => {}
     }
 }

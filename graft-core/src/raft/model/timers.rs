@@ -17,6 +17,8 @@ use crate::{
 pub(super) struct Timers {
     /// When it last started, heard its leader, gave a vote, campaigned or stepped down.
     waits_from: u64,
+    /// The same, but a stalled disk makes it wait too, longer than it must.
+    patient_from: u64,
     /// When it last heard the leader of its term.
     heard: Option<(Term, u64)>,
     /// The campaign it was last seen in, by its deadline.
@@ -35,6 +37,8 @@ pub(super) struct Prospect {
     is_time: bool,
     /// Who sends as the leader of which term.
     leader: Option<(NodeId, Term)>,
+    /// Who asks for a vote in which term.
+    candidate: Option<(Option<NodeId>, Term)>,
     /// What must not change.
     unmoved: Option<(HardState, RoleName, LogId)>,
     before: (HardState, RoleName),
@@ -42,7 +46,7 @@ pub(super) struct Prospect {
 
 impl Timers {
     pub(super) fn start(clock: u64) -> Self {
-        Self { waits_from: clock, ..Self::default() }
+        Self { waits_from: clock, patient_from: clock, ..Self::default() }
     }
 
     /// Looks at a step before it is made.
@@ -58,7 +62,8 @@ impl Timers {
             self.write_since = None;
         }
         let before = (raft.hard_state, raft.role_name());
-        let mut prospect = Prospect { is_time, leader: None, unmoved: None, before };
+        let mut prospect =
+            Prospect { is_time, leader: None, candidate: None, unmoved: None, before };
         let Input::Message(envelope) = input else { return prospect };
         let term = envelope.message.term();
         let ignored = match &envelope.message {
@@ -74,6 +79,7 @@ impl Timers {
             }
             Message::PreVote(_) => true,
             Message::RequestVote(request) => {
+                prospect.candidate = Some((Some(envelope.from), term));
                 let ignored = !request.transfer && self.hears_a_leader(raft);
                 let ignored = ignored && term > raft.hard_state.term;
                 coverage.note_if(ignored, Corner::CampaignIgnored);
@@ -93,6 +99,12 @@ impl Timers {
         raft.is_leader() || self.heard.is_some_and(fresh)
     }
 
+    /// It waits anew.
+    fn wait(&mut self, tick: u64) {
+        self.waits_from = tick;
+        self.patient_from = tick;
+    }
+
     /// Looks at what a step made of the server.
     pub(super) fn check(&mut self, raft: &Raft, prospect: &Prospect) {
         let (now, role) = (raft.hard_state, raft.role_name());
@@ -105,10 +117,12 @@ impl Timers {
             && raft.leader() == Some(from)
         {
             self.heard = Some((term, raft.tick));
-            self.waits_from = raft.tick;
+            self.wait(raft.tick);
         }
         let (before, role_before) = prospect.before;
-        let voted = now.voted_for.is_some() && now.voted_for != before.voted_for;
+        let ballot = |state: HardState| (state.term, state.voted_for);
+        let asked_again = prospect.candidate == Some((now.voted_for, now.term));
+        let voted = now.voted_for.is_some() && (asked_again || ballot(now) != ballot(before));
         let stepped_down = role_before == RoleName::Leader && role != RoleName::Leader;
         let campaign = match &raft.role {
             Role::PreCandidate(candidate) | Role::Candidate(candidate) => {
@@ -125,18 +139,32 @@ impl Timers {
                 !prospect.is_time || waited >= shortest,
                 "{node} campaigns after {waited} ticks"
             );
-            self.waits_from = raft.tick;
+            self.wait(raft.tick);
         }
         assert!(!campaigns || !raft.stalled, "{} campaigns with a stalled disk", raft.config.node);
         self.campaign = campaign;
         if voted || stepped_down {
-            self.waits_from = raft.tick;
+            self.wait(raft.tick);
+        }
+        if raft.stalled {
+            self.patient_from = raft.tick;
         }
         if prospect.is_time {
+            self.check_patience(raft);
             self.check_stall(raft);
             self.check_quorum(raft, stepped_down);
         }
         self.check_transfer(raft, prospect);
+    }
+
+    /// Who could lead and hears of no leader campaigns within the longest election timeout, however
+    /// often others raise the term (Raft Figure 2).
+    fn check_patience(&self, raft: &Raft) {
+        let idle = raft.may_campaign() && !raft.is_leader();
+        let waited = raft.tick - self.patient_from;
+        let longest = raft.config.election_timeout_max_ticks;
+        let node = raft.config.node;
+        assert!(!idle || waited < longest, "{node} has not campaigned for {waited} ticks");
     }
 
     /// A disk that stands still is noticed in time, and then its server does not lead.
