@@ -1,9 +1,9 @@
-//! The Raft paper, the parts of Ongaro's thesis that are built, and this project's protocol, a rule a
-//! test. "Raft" is the extended version of "In Search of an Understandable Consensus Algorithm",
+//! The Raft paper, the parts of Ongaro's thesis that are built, and this project's protocol, a rule
+//! a test. "Raft" is the extended version of "In Search of an Understandable Consensus Algorithm",
 //! "thesis" is "Consensus: Bridging Theory and Practice", "PROTOCOL" is this project's own page.
 //!
-//! Where the paper's rule is about one server, the test drives one `Raft` by hand and plays the others;
-//! where it is about a cluster, several run against each other.
+//! Where the paper's rule is about one server, the test drives one `Raft` by hand and plays the
+//! others; where it is about a cluster, several run against each other.
 
 mod common;
 

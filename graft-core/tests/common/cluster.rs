@@ -95,7 +95,8 @@ impl Cluster {
         self.act(node, |server| server.jump(ticks));
     }
 
-    /// The clocks of all servers move on, tick after tick, and everything takes its course in between.
+    /// The clocks of all servers move on, tick after tick, and everything takes its course in
+    /// between.
     pub(crate) fn elapse(&mut self, ticks: u64) {
         for _ in 0..ticks {
             for node in self.nodes() {
@@ -218,6 +219,10 @@ impl Cluster {
         self.held_wires.insert((from, to));
     }
 
+    pub(crate) fn release_wire(&mut self, from: NodeId, to: NodeId) {
+        self.held_wires.remove(&(from, to));
+    }
+
     pub(crate) fn release_wires(&mut self) {
         self.held_wires.clear();
     }
@@ -313,6 +318,20 @@ impl Cluster {
                 lines.push(format!("  {}: down", name_of(node)));
             }
             self.trace.extend(lines);
+        }
+    }
+
+    /// The terms in every log, as the figures of the paper draw them; what is committed is in
+    /// brackets.
+    pub(crate) fn note_logs(&mut self) {
+        for node in self.nodes().into_iter().filter(|node| self[*node].is_up()).collect::<Vec<_>>()
+        {
+            let commit = self[node].commit();
+            let terms = (1..).zip(self[node].terms()).map(|(index, term)| {
+                if index <= commit { format!("[{term}]") } else { term.to_string() }
+            });
+            let line = format!("  {}: {}", name_of(node), terms.collect::<Vec<_>>().join(" "));
+            self.note(line);
         }
     }
 

@@ -41,7 +41,8 @@ impl Disk {
         disk
     }
 
-    /// Continues the log so that its entries have exactly these terms. The first one is the founding's.
+    /// Continues the log so that its entries have exactly these terms. The first one is the
+    /// founding's.
     pub(crate) fn with_terms(mut self, terms: &[u64]) -> Self {
         assert_eq!(terms.first(), Some(&1), "the first entry is the founding membership of term 1");
         for (index, term) in (1..).zip(terms).skip(1) {

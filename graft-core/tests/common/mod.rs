@@ -1,8 +1,10 @@
 //! A small deterministic cluster of pure `Raft`s, turned by hand: clocks that move when told, links
-//! that can be cut, disks that complete when told, and an audit of Raft's promises after every turn.
+//! that can be cut, disks that complete when told, and an audit of Raft's promises after every
+//! turn.
 
 #![allow(
     dead_code,
+    unused_imports,
     clippy::unwrap_used,
     clippy::expect_used,
     reason = "every test file compiles these helpers for itself and uses a part of them"

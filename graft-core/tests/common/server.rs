@@ -21,6 +21,10 @@ pub(crate) struct Server {
     raft: Option<Raft>,
     now: Duration,
     next_request: u64,
+    /// The wall clock, which stands still unless a test moves it.
+    pub(crate) unix_millis: u64,
+    /// How many turns it has had.
+    pub(crate) turns: u64,
 
     /// The write that is under way.
     pub(crate) write: Option<WriteBatch>,
@@ -47,6 +51,8 @@ impl Server {
             raft: None,
             now: Duration::ZERO,
             next_request: 0,
+            unix_millis: 1_700_000_000_000,
+            turns: 0,
             write: None,
             apply: None,
             loads: Vec::new(),
@@ -71,8 +77,8 @@ impl Server {
     }
 
     /// A leader with a log of these terms and a blank entry behind them, in the term after the last
-    /// one. All of it is durable here and nothing is heard from the others yet; what was sent so far
-    /// is forgotten.
+    /// one. All of it is durable here and nothing is heard from the others yet; what was sent so
+    /// far is forgotten.
     pub(crate) fn leader(node: NodeId, voters: &[NodeId], terms: &[u64]) -> Self {
         Self::leader_with(Config::new(node), voters, terms)
     }
@@ -155,6 +161,7 @@ impl Server {
     /// One turn: all inputs, then one drain.
     pub(crate) fn turn(&mut self, inputs: Vec<Input>) {
         let Some(raft) = &mut self.raft else { return };
+        self.turns += 1;
         for input in inputs {
             raft.step(input);
             raft.check_invariants();
@@ -206,8 +213,21 @@ impl Server {
     /// The time `ticks` later, as a turn that comes late.
     pub(crate) fn jump(&mut self, ticks: u64) {
         self.now += self.config.tick * u32::try_from(ticks).expect("few ticks");
-        let unix_millis = 1_000_000 + u64::try_from(self.now.as_millis()).expect("not for ever");
-        self.step(Input::Time { now: self.now, unix_millis });
+        self.step(self.time());
+    }
+
+    /// A tick passes. The server is only woken where it has asked for it, or where there is
+    /// something to do.
+    pub(crate) fn pass_tick(&mut self) {
+        self.now += self.config.tick;
+        if self.raft().next_deadline() <= self.now {
+            self.step(self.time());
+        }
+    }
+
+    /// The input that begins every turn.
+    pub(crate) fn time(&self) -> Input {
+        Input::Time { now: self.now, unix_millis: self.unix_millis }
     }
 
     /// Tick after tick.
@@ -220,7 +240,7 @@ impl Server {
     /// A message from `from`, as the transport hands it in.
     pub(crate) fn receive(&mut self, from: NodeId, message: Message) {
         let envelope = self.envelope_from(from, message);
-        self.step(Input::Message(envelope));
+        self.turn(vec![self.time(), Input::Message(envelope)]);
     }
 
     pub(crate) fn envelope_from(&self, from: NodeId, message: Message) -> PeerEnvelope {
@@ -255,7 +275,7 @@ impl Server {
             let payload = command.as_bytes().to_vec().into();
             Proposal { token: *token, kind: EntryKind::Plain, payload }
         });
-        self.step(Input::Propose(proposals.collect()));
+        self.turn(vec![self.time(), Input::Propose(proposals.collect())]);
         tokens
     }
 
@@ -270,7 +290,7 @@ impl Server {
     pub(crate) fn persist(&mut self) -> bool {
         let Some(batch) = self.write.take() else { return false };
         self.disk.write(&batch);
-        self.step(Input::Persisted(batch.id));
+        self.turn(vec![self.time(), Input::Persisted(batch.id)]);
         true
     }
 

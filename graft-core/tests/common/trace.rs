@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use graft_core::{
-    NodeId, Token,
-    raft::{Refusal, RoleName, Status},
+    Index, NodeId, Token,
+    raft::{Refusal, RoleName, Status, WriteId},
 };
 
 use super::{
@@ -16,8 +16,8 @@ use super::{
 pub(crate) struct Moment {
     status: Status,
     terms: Vec<u64>,
-    write: bool,
-    applying: bool,
+    write: Option<WriteId>,
+    applying: Option<Index>,
     loads: usize,
     answers: usize,
     replies: usize,
@@ -28,8 +28,8 @@ impl Moment {
         Self {
             status: server.status(),
             terms: server.terms(),
-            write: server.write.is_some(),
-            applying: server.apply.is_some(),
+            write: server.write.as_ref().map(|batch| batch.id),
+            applying: server.apply.as_ref().and_then(|apply| apply.entries.first_index()),
             loads: server.loads.len(),
             answers: server.answers.len(),
             replies: server.replies.len(),
@@ -91,7 +91,7 @@ impl Moment {
                 None => "hands over no longer".into(),
             });
         }
-        if let Some(batch) = server.write.as_ref().filter(|_| !self.write) {
+        if let Some(batch) = server.write.as_ref().filter(|batch| Some(batch.id) != self.write) {
             tell(format!("writes {}", write_words(batch)));
         }
         for load in &server.loads[self.loads.min(after.loads)..] {
@@ -101,7 +101,7 @@ impl Moment {
                 load.range.end.previous()
             ));
         }
-        if let Some(apply) = server.apply.as_ref().filter(|_| !self.applying) {
+        if let Some(apply) = server.apply.as_ref().filter(|_| self.applying != after.applying) {
             tell(format!("applies {}", entries_words(&apply.entries)));
         }
         for token in &server.replies[self.replies..] {

@@ -7,8 +7,8 @@ use graft_core::{
 
 use crate::common::*;
 
-/// Raft §8: "If the client's first choice is not the leader, that server will reject the client's request and
-/// supply information about the most recent leader it has heard from".
+/// Raft §8: "If the client's first choice is not the leader, that server will reject the client's
+/// request and supply information about the most recent leader it has heard from".
 #[test]
 fn a_server_that_does_not_lead_refuses_and_names_the_leader() {
     let mut server = Server::founded(A, THREE);
@@ -30,8 +30,8 @@ fn a_candidate_refuses_commands() {
     assert_eq!(server.refusal(token), Some(Refusal::NotLeader { leader: None }));
 }
 
-/// Raft §8: a leader must "commit a blank no-op entry into the log at the start of its term", which is how it
-/// finds out which entries of older terms are committed.
+/// Raft §8: a leader must "commit a blank no-op entry into the log at the start of its term", which
+/// is how it finds out which entries of older terms are committed.
 #[test]
 fn a_leader_begins_its_term_with_a_blank_entry() {
     let mut leader = Server::leader(A, THREE, &[1, 2, 2]);
@@ -42,8 +42,8 @@ fn a_leader_begins_its_term_with_a_blank_entry() {
     assert_eq!(leader.applied.len(), 4, "the older entries are committed with it");
 }
 
-/// Raft §8: "If the leader crashes [or is deposed], client requests will time out": here they are told
-/// that the outcome is not known, and who leads now.
+/// Raft §8: "If the leader crashes [or is deposed], client requests will time out": here they are
+/// told that the outcome is not known, and who leads now.
 #[test]
 fn a_deposed_leader_tells_those_who_wait_that_it_does_not_know() {
     let mut leader = Server::settled_leader(Config::new(A), THREE, &[1]);
@@ -70,7 +70,8 @@ fn a_command_is_answered_once_by_the_server_that_took_it() {
     }
 }
 
-/// Raft §8: a command that was accepted and then lost to another leader's entry is not answered as done.
+/// Raft §8: a command that was accepted and then lost to another leader's entry is not answered as
+/// done.
 #[test]
 fn a_command_that_was_overwritten_is_never_answered_as_done() {
     let mut cluster = Cluster::led(THREE);

@@ -6,9 +6,9 @@ use graft_core::{LogId, raft::Config};
 
 use crate::common::*;
 
-/// Raft §5.5: "If a follower or candidate crashes, then future RequestVote and AppendEntries RPCs sent to it
-/// will fail. Raft handles these failures by retrying indefinitely; if the crashed server restarts,
-/// then the RPC will complete successfully."
+/// Raft §5.5: "If a follower or candidate crashes, then future RequestVote and AppendEntries RPCs
+/// sent to it will fail. Raft handles these failures by retrying indefinitely; if the crashed
+/// server restarts, then the RPC will complete successfully."
 #[test]
 fn a_follower_that_was_down_gets_what_it_missed() {
     let mut cluster = Cluster::led(THREE);
@@ -25,8 +25,8 @@ fn a_follower_that_was_down_gets_what_it_missed() {
     assert_eq!(cluster[C].applied_commands().len(), 20);
 }
 
-/// Raft §5.5: a server that crashes "after completing an RPC but before responding" will "receive the same
-/// RPC again after it restarts": what it stored is acknowledged, not stored twice.
+/// Raft §5.5: a server that crashes "after completing an RPC but before responding" will "receive
+/// the same RPC again after it restarts": what it stored is acknowledged, not stored twice.
 #[test]
 fn a_follower_that_crashed_before_it_answered_answers_the_same_again() {
     let mut server = Server::founded(A, THREE);
@@ -46,8 +46,8 @@ fn answer_of_round(term: u64, index: u64, round: u64) -> graft_core::Message {
     graft_core::Message::AppendEntriesResponse(response)
 }
 
-/// Raft §5.5: "Raft RPCs are idempotent, so this causes no harm": every message of a working cluster
-/// arrives twice, the second time late.
+/// Raft §5.5: "Raft RPCs are idempotent, so this causes no harm": every message of a working
+/// cluster arrives twice, the second time late.
 #[test]
 fn every_message_may_arrive_twice() {
     let mut cluster = Cluster::of(THREE);
@@ -99,8 +99,8 @@ fn a_candidate_that_crashes_does_not_hold_up_the_others() {
     assert_eq!(cluster[A].raft().leader(), Some(cluster.leaders()[0]));
 }
 
-/// Raft §5.2, §5.5: a leader that crashes is replaced within a few election timeouts, and what it had
-/// committed stays.
+/// Raft §5.2, §5.5: a leader that crashes is replaced within a few election timeouts, and what it
+/// had committed stays.
 #[test]
 fn a_leader_that_crashes_is_replaced() {
     for nodes in [THREE, FIVE] {
@@ -116,8 +116,8 @@ fn a_leader_that_crashes_is_replaced() {
     }
 }
 
-/// Raft §5.6: "broadcastTime << electionTimeout": several heartbeats fit the shortest election timeout,
-/// and a configuration of which this is not so is refused.
+/// Raft §5.6: "broadcastTime << electionTimeout": several heartbeats fit the shortest election
+/// timeout, and a configuration of which this is not so is refused.
 #[test]
 fn several_heartbeats_fit_an_election_timeout() {
     let config = Config::new(A);

@@ -1,5 +1,5 @@
-//! Raft §5.1 and §5.2: terms and leader election; Figure 2, "RequestVote RPC" and "Rules for servers".
-//! Most of these servers run without pre-vote, as the paper's do.
+//! Raft §5.1 and §5.2: terms and leader election; Figure 2, "RequestVote RPC" and "Rules for
+//! servers". Most of these servers run without pre-vote, as the paper's do.
 
 use std::collections::BTreeSet;
 
@@ -106,8 +106,8 @@ fn an_election_begins_at_a_random_moment_of_a_fixed_interval() {
     assert!(moments.len() >= 30, "every moment of the interval occurs: {moments:?}");
 }
 
-/// Raft §5.2, Figure 2 candidates: "increment currentTerm, vote for self, send RequestVote RPCs to all
-/// other servers". A RequestVote carries the candidate's term and its last entry.
+/// Raft §5.2, Figure 2 candidates: "increment currentTerm, vote for self, send RequestVote RPCs to
+/// all other servers". A RequestVote carries the candidate's term and its last entry.
 #[test]
 fn a_candidate_takes_the_next_term_votes_for_itself_and_asks_all_others() {
     let mut server = Server::start(plain(A), Disk::founded(A, FIVE).with_terms(&[1, 1, 3]));
@@ -119,8 +119,8 @@ fn a_candidate_takes_the_next_term_votes_for_itself_and_asks_all_others() {
     assert_eq!(server.take_sent(), expected);
 }
 
-/// Raft §5.2: "A candidate wins an election if it receives votes from a majority of the servers in the
-/// full cluster"; one vote less does not.
+/// Raft §5.2: "A candidate wins an election if it receives votes from a majority of the servers in
+/// the full cluster"; one vote less does not.
 #[test]
 fn a_majority_of_the_full_cluster_makes_a_leader_and_one_less_does_not() {
     for (voters, needed) in [(ONE, 0), (TWO, 1), (THREE, 1), (FOUR, 2), (FIVE, 2), (SEVEN, 3)] {
@@ -143,8 +143,8 @@ fn a_vote_that_arrives_twice_counts_once() {
     assert_eq!(server.role(), RoleName::Candidate);
 }
 
-/// Figure 2: a candidate counts answers to what it has asked. A peer that votes without having been asked is
-/// broken; it neither elects anyone nor brings anything down.
+/// Figure 2: a candidate counts answers to what it has asked. A peer that votes without having been
+/// asked is broken; it neither elects anyone nor brings anything down.
 #[test]
 fn a_vote_that_was_not_asked_for_does_not_count() {
     let mut server = Server::start(plain(A), Disk::founded(A, FIVE));
@@ -184,7 +184,8 @@ fn a_server_votes_for_one_candidate_a_term_the_first_one() {
     assert_eq!(server.status().voted_for, Some(B));
 }
 
-/// Figure 2, RequestVote 2: granted "if votedFor is null or candidateId": asked again, it says yes again.
+/// Figure 2, RequestVote 2: granted "if votedFor is null or candidateId": asked again, it says yes
+/// again.
 #[test]
 fn the_candidate_voted_for_is_answered_yes_again() {
     let mut server = server(THREE);
@@ -193,8 +194,8 @@ fn the_candidate_voted_for_is_answered_yes_again() {
     }
 }
 
-/// Figure 2, RequestVote 2: a copy of the request that comes late changes nothing, least of all for the
-/// leader that the vote helped to elect.
+/// Figure 2, RequestVote 2: a copy of the request that comes late changes nothing, least of all for
+/// the leader that the vote helped to elect.
 #[test]
 fn a_late_copy_of_a_vote_request_does_not_unseat_its_winner() {
     let mut server = server(THREE);
@@ -242,8 +243,8 @@ fn a_leader_shows_itself_at_once_and_then_at_every_interval() {
     }
 }
 
-/// Raft §5.2: a candidate that hears from a leader whose "term is at least as large as the candidate's
-/// current term" recognizes it and "returns to follower state".
+/// Raft §5.2: a candidate that hears from a leader whose "term is at least as large as the
+/// candidate's current term" recognizes it and "returns to follower state".
 #[test]
 fn a_candidate_yields_to_a_leader_of_its_term() {
     for message in [append(2, FIRST, &[], 0), heartbeat(2, 1, 0)] {
@@ -254,8 +255,8 @@ fn a_candidate_yields_to_a_leader_of_its_term() {
     }
 }
 
-/// Raft §5.2: "If the term in the RPC is smaller than the candidate's current term, then the candidate
-/// rejects the RPC and continues in candidate state."
+/// Raft §5.2: "If the term in the RPC is smaller than the candidate's current term, then the
+/// candidate rejects the RPC and continues in candidate state."
 #[test]
 fn a_candidate_rejects_a_leader_of_an_older_term_and_goes_on() {
     let mut server = candidate(THREE);
@@ -264,8 +265,8 @@ fn a_candidate_rejects_a_leader_of_an_older_term_and_goes_on() {
     assert_eq!((server.role(), server.term()), (RoleName::Candidate, Term(2)));
 }
 
-/// Raft §5.2: when nobody wins, "each candidate will time out and start a new election by incrementing
-/// its term", after a timeout drawn anew.
+/// Raft §5.2: when nobody wins, "each candidate will time out and start a new election by
+/// incrementing its term", after a timeout drawn anew.
 #[test]
 fn a_candidate_without_a_result_starts_over_in_the_next_term() {
     let mut moments = BTreeSet::new();
@@ -310,8 +311,8 @@ fn refusing_a_vote_does_not_restart_the_election_timer() {
     panic!("six campaigns that were refused kept this server from campaigning itself");
 }
 
-/// Raft §5.2: "split votes are rare and ... are resolved quickly": four servers of which two campaign
-/// at once get a leader all the same, whatever the seeds.
+/// Raft §5.2: "split votes are rare and ... are resolved quickly": four servers of which two
+/// campaign at once get a leader all the same, whatever the seeds.
 #[test]
 fn a_split_vote_is_followed_by_an_election_that_decides() {
     for seed in 0..50 {

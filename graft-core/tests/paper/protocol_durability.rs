@@ -1,5 +1,5 @@
-//! PROTOCOL 1: durability. Whatever a test here sends, `Server` also asserts of every message that its
-//! term is on the sender's disk.
+//! PROTOCOL 1: durability. Whatever a test here sends, `Server` also asserts of every message that
+//! its term is on the sender's disk.
 
 use graft_core::{
     AppendOutcome, EntryKind, Index, LogId, Message, Write,
@@ -15,8 +15,8 @@ fn forgetful(node: graft_core::NodeId) -> Config {
     Config { tail_bytes: 0, ..Config::new(node) }
 }
 
-/// PROTOCOL 1: "No message states a term that is not durable here". Every message that raises the term,
-/// at a server whose disk does not answer, is followed by silence.
+/// PROTOCOL 1: "No message states a term that is not durable here". Every message that raises the
+/// term, at a server whose disk does not answer, is followed by silence.
 #[test]
 fn nothing_is_said_in_a_term_that_is_not_durable() {
     let raising = [
@@ -92,8 +92,8 @@ fn a_vote_is_told_once_it_is_durable() {
     assert_eq!(server.take_sent(), [(B, vote(2, true))]);
 }
 
-/// PROTOCOL 1: held back until the store has said `Persisted`: "granting a vote", also where the term has
-/// been durable for long and only the vote is new.
+/// PROTOCOL 1: held back until the store has said `Persisted`: "granting a vote", also where the
+/// term has been durable for long and only the vote is new.
 #[test]
 fn a_vote_in_a_term_that_is_durable_still_waits_for_its_own_write() {
     let mut server = Server::founded(A, FIVE);
@@ -131,8 +131,9 @@ fn acknowledged(message: &Message) -> Option<u64> {
     }
 }
 
-/// PROTOCOL 1: "What is held is computed again when released ... and dropped if the term has moved on: an
-/// acknowledgement meant for the leader of term T says nothing of entries that T + 1 has replaced."
+/// PROTOCOL 1: "What is held is computed again when released ... and dropped if the term has moved
+/// on: an acknowledgement meant for the leader of term T says nothing of entries that T + 1 has
+/// replaced."
 #[test]
 fn an_acknowledgement_held_for_an_older_leader_is_dropped() {
     let mut server = Server::founded(A, THREE);
@@ -149,8 +150,8 @@ fn an_acknowledgement_held_for_an_older_leader_is_dropped() {
     assert!(acknowledged.iter().all(|index| *index <= 2));
 }
 
-/// PROTOCOL 1: the same where the new leader has shown nothing yet: the log is long and durable, but none of
-/// it is known to be this leader's.
+/// PROTOCOL 1: the same where the new leader has shown nothing yet: the log is long and durable,
+/// but none of it is known to be this leader's.
 #[test]
 fn what_matched_with_one_leader_is_not_acknowledged_to_the_next() {
     let mut server = Server::founded(A, THREE);
@@ -195,7 +196,8 @@ fn a_conflict_held_for_an_older_leader_is_dropped() {
     assert_eq!(conflicts.count(), 0);
 }
 
-/// PROTOCOL 1: what is held is one debt, not a queue: many appends wait for one write and get one answer.
+/// PROTOCOL 1: what is held is one debt, not a queue: many appends wait for one write and get one
+/// answer.
 #[test]
 fn many_appends_that_wait_for_one_write_get_one_answer() {
     let mut server = Server::founded(A, THREE);
@@ -210,7 +212,8 @@ fn many_appends_that_wait_for_one_write_get_one_answer() {
     assert_eq!(acknowledged, [50]);
 }
 
-/// PROTOCOL 1: "An acknowledgement is `min(matched with this leader, durable)`": matched is less here.
+/// PROTOCOL 1: "An acknowledgement is `min(matched with this leader, durable)`": matched is less
+/// here.
 #[test]
 fn an_acknowledgement_goes_no_further_than_what_matched() {
     let mut server = Server::with_terms(A, THREE, &[1, 1, 1, 1, 1, 1]);
@@ -220,8 +223,8 @@ fn an_acknowledgement_goes_no_further_than_what_matched() {
     assert_eq!(sent.iter().filter_map(|(_, message)| acknowledged(message)).next_back(), Some(3));
 }
 
-/// PROTOCOL 1: "An acknowledgement is `min(matched with this leader, durable)`": durable is less here, and a
-/// heartbeat's answer says so too.
+/// PROTOCOL 1: "An acknowledgement is `min(matched with this leader, durable)`": durable is less
+/// here, and a heartbeat's answer says so too.
 #[test]
 fn an_acknowledgement_goes_no_further_than_what_is_durable() {
     let mut server = Server::founded(A, THREE);
@@ -250,8 +253,8 @@ fn a_leader_counts_its_own_copy_once_it_is_durable() {
     assert_eq!(alone.commit(), 3);
 }
 
-/// PROTOCOL 1: "Truncating at `t` clips the mark and every write in flight to `t - 1`": the old write
-/// completes, but what it wrote at and above `t` is another leader's.
+/// PROTOCOL 1: "Truncating at `t` clips the mark and every write in flight to `t - 1`": the old
+/// write completes, but what it wrote at and above `t` is another leader's.
 #[test]
 fn a_write_in_flight_counts_only_up_to_where_the_log_was_cut() {
     let mut server = Server::founded(A, THREE);
@@ -280,7 +283,8 @@ fn what_was_durable_and_is_cut_off_is_durable_no_longer() {
     assert_eq!(server.status().durable, Index(5));
 }
 
-/// PROTOCOL 1: "An entry is applied when it is committed **and** durable here: `applied <= durable`."
+/// PROTOCOL 1: "An entry is applied when it is committed **and** durable here: `applied <=
+/// durable`."
 #[test]
 fn an_entry_is_applied_once_it_is_committed_and_durable_here() {
     let mut server = Server::founded(A, THREE);
@@ -310,7 +314,8 @@ fn the_commit_index_rides_along_and_is_never_written_by_itself() {
     assert_eq!(hint, Some(3), "it goes with the entry");
 }
 
-/// PROTOCOL 1: the hint is good for a restart: what it covers is applied without waiting for a leader.
+/// PROTOCOL 1: the hint is good for a restart: what it covers is applied without waiting for a
+/// leader.
 #[test]
 fn the_commit_hint_lets_a_restarted_server_apply_at_once() {
     let mut server = Server::founded(A, THREE);
@@ -344,7 +349,8 @@ fn the_commit_hint_never_passes_what_is_stored() {
     assert_eq!(server.commit(), 4);
 }
 
-/// PROTOCOL 1: "Writes are first-in first-out": the next one comes only when the last one is durable.
+/// PROTOCOL 1: "Writes are first-in first-out": the next one comes only when the last one is
+/// durable.
 #[test]
 fn there_is_one_write_at_a_time() {
     let mut server = Server::founded(A, THREE);
@@ -379,7 +385,8 @@ fn there_is_one_apply_at_a_time() {
     assert_eq!(second.entries.first_index(), Some(index.next()));
 }
 
-/// PROTOCOL 1: "Nothing else is ordered": an apply does not wait for a write, nor a message for either.
+/// PROTOCOL 1: "Nothing else is ordered": an apply does not wait for a write, nor a message for
+/// either.
 #[test]
 fn lanes_do_not_wait_for_each_other() {
     let mut leader = Server::settled_leader(Config::new(A), THREE, &[1]);
@@ -394,9 +401,9 @@ fn lanes_do_not_wait_for_each_other() {
     assert_eq!(appends(&leader.take_sent()).len(), 2, "z is being sent");
 }
 
-/// PROTOCOL 1: "What arrives about term T from the store after the log was truncated matters only where its
-/// terms still equal the index of terms": a read that was ordered by a leader of term 2 comes back when
-/// another leader has replaced what it read.
+/// PROTOCOL 1: "What arrives about term T from the store after the log was truncated matters only
+/// where its terms still equal the index of terms": a read that was ordered by a leader of term 2
+/// comes back when another leader has replaced what it read.
 #[test]
 fn a_read_that_was_overtaken_by_a_truncation_is_ignored() {
     let mut server = Server::start(forgetful(A), Disk::founded(A, THREE).with_terms(&[1, 1, 1]));
@@ -427,8 +434,9 @@ fn a_read_that_was_overtaken_by_a_truncation_is_ignored() {
     assert_eq!((to, append.entries.first().map(|entry| entry.log_id)), (B, Some(LogId::new(3, 2))));
 }
 
-/// PROTOCOL 1: a crash at any moment loses only what nobody was told of: followers crash with their writes
-/// under way, again and again, and the audit of the cluster counts the durable copies of every commit.
+/// PROTOCOL 1: a crash at any moment loses only what nobody was told of: followers crash with their
+/// writes under way, again and again, and the audit of the cluster counts the durable copies of
+/// every commit.
 #[test]
 fn a_crash_loses_only_what_was_never_promised() {
     let mut cluster = Cluster::led(THREE);

@@ -13,8 +13,8 @@ use crate::common::*;
 
 const FIRST: LogId = LogId::new(1, 1);
 
-/// PROTOCOL 2: "Appends, heartbeats and pre-votes of a lower term are answered with the current term, never
-/// dropped".
+/// PROTOCOL 2: "Appends, heartbeats and pre-votes of a lower term are answered with the current
+/// term, never dropped".
 #[test]
 fn what_comes_from_a_lower_term_is_answered_with_the_current_one() {
     for leader in [None, Some(C)] {
@@ -36,8 +36,9 @@ fn what_comes_from_a_lower_term_is_answered_with_the_current_one() {
     }
 }
 
-/// PROTOCOL 2: "a server that came back at a higher term must not deadlock the cluster": it hears the leader's
-/// heartbeats, which are of a lower term, and tells it; one election later all are of one term.
+/// PROTOCOL 2: "a server that came back at a higher term must not deadlock the cluster": it hears
+/// the leader's heartbeats, which are of a lower term, and tells it; one election later all are of
+/// one term.
 #[test]
 fn a_server_that_came_back_at_a_higher_term_joins_the_cluster() {
     for nodes in [THREE, FIVE] {
@@ -60,7 +61,8 @@ fn a_server_that_came_back_at_a_higher_term_joins_the_cluster() {
     }
 }
 
-/// PROTOCOL 2: "Votes are given to candidates ... outside one's own configuration", which may lag behind.
+/// PROTOCOL 2: "Votes are given to candidates ... outside one's own configuration", which may lag
+/// behind.
 #[test]
 fn a_candidate_outside_the_own_configuration_gets_a_vote() {
     let mut server = Server::founded(A, THREE);
@@ -78,12 +80,12 @@ fn a_leader_outside_the_own_configuration_is_followed() {
     assert_eq!((server.raft().leader(), server.commit()), (Some(E), 2));
 }
 
-/// PROTOCOL 2: "Check-quorum slides": it is the quorum-th latest answer that may not be older than one election
-/// timeout, not an answer in each of two windows.
+/// PROTOCOL 2: "Check-quorum slides": it is the quorum-th latest answer that may not be older than
+/// one election timeout, not an answer in each of two windows.
 #[test]
 fn check_quorum_slides() {
-    // B answers just before, and C just after, every multiple of the timeout: at any moment one of two
-    // answers is young enough.
+    // B answers just before, and C just after, every multiple of the timeout: at any moment one of
+    // two answers is young enough.
     let mut leader = Server::settled_leader(Config::new(A), FIVE, &[1]);
     let answer = |round| Message::HeartbeatResponse(heartbeat_response(2, round, 2));
     for _ in 0..20 {
@@ -113,8 +115,8 @@ fn joint_disk(node: NodeId) -> Disk {
     disk
 }
 
-/// PROTOCOL 2: check-quorum is "of voters, in both halves of a joint configuration"; and so are elections and
-/// commitment (Raft §6, thesis §4.3).
+/// PROTOCOL 2: check-quorum is "of voters, in both halves of a joint configuration"; and so are
+/// elections and commitment (Raft §6, thesis §4.3).
 #[test]
 fn in_a_joint_configuration_both_halves_count() {
     let mut server = Server::start(Config::new(A), joint_disk(A));
@@ -181,7 +183,8 @@ fn learners_do_not_count() {
     assert!(!server.is_leader());
 }
 
-/// PROTOCOL 2: "A blank entry opens each term". Its payload is the leader's wall clock, which decides nothing.
+/// PROTOCOL 2: "A blank entry opens each term". Its payload is the leader's wall clock, which
+/// decides nothing.
 #[test]
 fn a_blank_entry_opens_each_term() {
     let mut cluster = Cluster::of(THREE);
@@ -204,8 +207,8 @@ fn a_blank_entry_opens_each_term() {
     assert_eq!(blanks(A), terms.into_iter().collect::<Vec<_>>());
 }
 
-/// PROTOCOL 2: "A term more than 2^32 ahead ... is malformed": it is dropped and counted, and so no peer can use up
-/// the terms. One exactly that far ahead is not.
+/// PROTOCOL 2: "A term more than 2^32 ahead ... is malformed": it is dropped and counted, and so no
+/// peer can use up the terms. One exactly that far ahead is not.
 #[test]
 fn a_term_too_far_ahead_is_malformed() {
     let leap = 1 << 32;
@@ -239,8 +242,8 @@ fn a_term_at_or_above_2_to_62_is_malformed() {
     assert_eq!(server.term().0, limit - 1);
 }
 
-/// PROTOCOL 2: "a[n] ... index at or above 2^62, is malformed", in whatever field: the message is dropped and
-/// counted, and nothing else happens; least of all does the server come down.
+/// PROTOCOL 2: "a[n] ... index at or above 2^62, is malformed", in whatever field: the message is
+/// dropped and counted, and nothing else happens; least of all does the server come down.
 #[test]
 fn an_index_at_or_above_2_to_62_is_malformed_wherever_it_stands() {
     for index in [Index::LIMIT.0, u64::MAX - 1, u64::MAX] {
@@ -348,8 +351,8 @@ fn messages_that_contradict_themselves_are_dropped() {
     }
 }
 
-/// PROTOCOL 2: "A leader's entry that conflicts at or below `commit_index` is evidence of loss: the node stops with
-/// `CommittedConflict { index }`, loudly; it neither ignores nor overwrites."
+/// PROTOCOL 2: "A leader's entry that conflicts at or below `commit_index` is evidence of loss: the
+/// node stops with `CommittedConflict { index }`, loudly; it neither ignores nor overwrites."
 #[test]
 fn an_entry_that_contradicts_a_committed_one_stops_the_server() {
     let cases = [
@@ -384,7 +387,8 @@ fn an_entry_that_contradicts_an_uncommitted_one_replaces_it() {
     assert_eq!(server.terms(), [1, 2, 2, 3, 3]);
 }
 
-/// PROTOCOL 2: two leaders in one term are proof that a vote was given twice: the server that sees both stops.
+/// PROTOCOL 2: two leaders in one term are proof that a vote was given twice: the server that sees
+/// both stops.
 #[test]
 fn two_leaders_in_one_term_stop_the_server_that_sees_both() {
     let mut server = Server::founded(A, FIVE);
@@ -394,7 +398,8 @@ fn two_leaders_in_one_term_stop_the_server_that_sees_both() {
     assert_eq!(server.last(), FIRST);
 }
 
-/// PROTOCOL 6, as far as elections go: a founder votes and campaigns once its store holds the founding.
+/// PROTOCOL 6, as far as elections go: a founder votes and campaigns once its store holds the
+/// founding.
 #[test]
 fn a_server_without_a_membership_neither_votes_nor_campaigns() {
     let mut server = Server::start(Config::new(A), Disk::newborn(A));

@@ -12,8 +12,8 @@ use crate::common::*;
 
 const FIRST: LogId = LogId::new(1, 1);
 
-/// PROTOCOL 4: "Kinds: Blank, Membership, Plain, Session (open, keep alive, close, command); an unknown kind is refused
-/// at the door." The numbers are part of the formats.
+/// PROTOCOL 4: "Kinds: Blank, Membership, Plain, Session (open, keep alive, close, command); an
+/// unknown kind is refused at the door." The numbers are part of the formats.
 #[test]
 fn a_kind_is_known_by_its_number_and_an_unknown_number_is_none() {
     let kinds = [
@@ -31,8 +31,8 @@ fn a_kind_is_known_by_its_number_and_an_unknown_number_is_none() {
     assert!((7..=u8::MAX).all(|number| EntryKind::from_u8(number).is_none()));
 }
 
-/// PROTOCOL 4: "`Entry { log_id, time, kind, payload }`": kind and payload of a command reach every machine as they were
-/// proposed.
+/// PROTOCOL 4: "`Entry { log_id, time, kind, payload }`": kind and payload of a command reach every
+/// machine as they were proposed.
 #[test]
 fn kind_and_payload_reach_the_machine_as_they_were_proposed() {
     let clients = [
@@ -53,8 +53,8 @@ fn kind_and_payload_reach_the_machine_as_they_were_proposed() {
     assert_eq!(applied.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
 }
 
-/// PROTOCOL 4: blank and membership entries are the leader's own. A driver that proposes one breaks its contract,
-/// and is told so before anything enters the log.
+/// PROTOCOL 4: blank and membership entries are the leader's own. A driver that proposes one breaks
+/// its contract, and is told so before anything enters the log.
 #[test]
 fn the_leaders_own_kinds_cannot_be_proposed() {
     for kind in [EntryKind::Blank, EntryKind::Membership] {
@@ -65,8 +65,8 @@ fn the_leaders_own_kinds_cannot_be_proposed() {
     }
 }
 
-/// PROTOCOL 4: "`time` is milliseconds of cluster life: the last entry's time at election plus the leader's own monotonic
-/// time since."
+/// PROTOCOL 4: "`time` is milliseconds of cluster life: the last entry's time at election plus the
+/// leader's own monotonic time since."
 #[test]
 fn log_time_is_the_last_entrys_plus_the_leaders_own_since_its_election() {
     let mut disk = Disk::founded(A, ONE).with_terms(&[1, 1, 1]);
@@ -83,28 +83,28 @@ fn log_time_is_the_last_entrys_plus_the_leaders_own_since_its_election() {
     assert_eq!(time(&leader), LogTime(51_230), "123 ticks of 10 ms later");
 }
 
-/// PROTOCOL 4: "No wall clock": it may jump as it likes. It stands in the blank entry and decides nothing.
+/// PROTOCOL 4: "No wall clock": it may jump as it likes. It stands in the blank entry and decides
+/// nothing.
 #[test]
 fn the_wall_clock_does_not_touch_log_time() {
     let mut leader = Server::founded(A, ONE);
-    let now = Duration::from_millis(5_000);
-    leader.step(Input::Time { now, unix_millis: 1_700_000_000_000 });
+    leader.elapse(20);
     leader.step(Input::Campaign);
     leader.settle();
     let blank = leader.disk.entries.last().expect("the blank entry").clone();
     assert_eq!((blank.kind, blank.time), (EntryKind::Blank, LogTime(0)));
-    assert_eq!(blank.payload[..], 1_700_000_000_000_u64.to_le_bytes());
+    assert_eq!(blank.payload[..], leader.unix_millis.to_le_bytes());
     for (later, unix_millis) in [(10, 0), (20, u64::MAX), (30, 1)] {
-        let now = now + Duration::from_millis(later);
-        leader.step(Input::Time { now, unix_millis });
+        leader.unix_millis = unix_millis;
+        leader.jump(1);
         leader.propose("x");
         leader.settle();
         assert_eq!(leader.disk.entries.last().map(|entry| entry.time), Some(LogTime(later)));
     }
 }
 
-/// PROTOCOL 4: "never backwards": not with a clock that goes back, and not with a new leader whose own clock has just
-/// begun.
+/// PROTOCOL 4: "never backwards": not with a clock that goes back, and not with a new leader whose
+/// own clock has just begun.
 #[test]
 fn log_time_never_goes_back() {
     let mut leader = Server::founded(A, ONE);

@@ -20,7 +20,8 @@ fn transfer(server: &mut Server, to: NodeId) -> Token {
     token
 }
 
-/// PROTOCOL 7: "During a transfer proposals are *not accepted*": refused as such, and not in the log.
+/// PROTOCOL 7: "During a transfer proposals are *not accepted*": refused as such, and not in the
+/// log.
 #[test]
 fn during_a_transfer_proposals_are_not_accepted() {
     let mut leader = leader();
@@ -98,8 +99,8 @@ fn a_transfer_that_cannot_be_tried_is_refused() {
     assert_eq!(follower.refusal(token), Some(Refusal::NotLeader { leader: Some(B) }));
 }
 
-/// PROTOCOL 7: those who wait for what was taken in before the transfer are answered: the entries are committed by then
-/// or may be, and they are told which.
+/// PROTOCOL 7: those who wait for what was taken in before the transfer are answered: the entries
+/// are committed by then or may be, and they are told which.
 #[test]
 fn a_transfer_loses_no_answer() {
     let mut cluster = Cluster::led(THREE);
@@ -116,8 +117,9 @@ fn a_transfer_loses_no_answer() {
     assert_eq!(cluster[C].applied_commands(), ["x", "y"]);
 }
 
-/// PROTOCOL 7: "`Raft` ages its oldest unpersisted write. Past `stalled_write_ticks` (default one election timeout) a leader
-/// sends `TimeoutNow` to the best-matched voter that is not stalled, and steps down".
+/// PROTOCOL 7: "`Raft` ages its oldest unpersisted write. Past `stalled_write_ticks` (default one
+/// election timeout) a leader sends `TimeoutNow` to the best-matched voter that is not stalled, and
+/// steps down".
 #[test]
 fn a_leader_whose_disk_stands_still_hands_over_to_the_best() {
     assert_eq!(Config::new(A).stalled_write_ticks, Config::new(A).election_timeout_max_ticks);
@@ -143,7 +145,8 @@ fn a_leader_whose_disk_stands_still_hands_over_to_the_best() {
     assert!(leader.status().stalled);
 }
 
-/// PROTOCOL 7: the write's age counts, not how much was written meanwhile: one that completes starts the count anew.
+/// PROTOCOL 7: the write's age counts, not how much was written meanwhile: one that completes
+/// starts the count anew.
 #[test]
 fn a_disk_that_is_only_slow_is_not_stalled() {
     let mut leader = Server::settled_leader(Config::new(A), ONE, &[1]);
@@ -158,7 +161,8 @@ fn a_disk_that_is_only_slow_is_not_stalled() {
     assert!(!leader.status().stalled, "where nothing is written nothing is late");
 }
 
-/// PROTOCOL 7: where nobody is left to hand over to it steps down all the same, and waits for its disk.
+/// PROTOCOL 7: where nobody is left to hand over to it steps down all the same, and waits for its
+/// disk.
 #[test]
 fn a_stalled_leader_without_a_successor_steps_down() {
     let mut leader = Server::settled_leader(Config::new(A), ONE, &[1]);
@@ -192,8 +196,8 @@ fn a_stalled_server_neither_asks_around_nor_campaigns() {
     assert_eq!(server.role(), RoleName::PreCandidate, "its disk works again");
 }
 
-/// PROTOCOL 7: a stalled server "is no transfer target": the leader refuses the order, and the server itself would not
-/// follow it.
+/// PROTOCOL 7: a stalled server "is no transfer target": the leader refuses the order, and the
+/// server itself would not follow it.
 #[test]
 fn a_stalled_server_is_no_transfer_target() {
     let mut leader = leader();
@@ -219,8 +223,8 @@ fn a_stalled_server_is_no_transfer_target() {
     assert_eq!(server.role(), RoleName::Follower);
 }
 
-/// PROTOCOL 7: "Bound: the limit plus two election timeouts": a cluster whose leader's disk stands still has another leader by
-/// then, for many seeds, and also where the order to campaign is lost.
+/// PROTOCOL 7: "Bound: the limit plus two election timeouts": a cluster whose leader's disk stands
+/// still has another leader by then, for many seeds, and also where the order to campaign is lost.
 #[test]
 fn a_stalled_disk_costs_at_most_its_limit_and_two_election_timeouts() {
     for lost in [false, true] {

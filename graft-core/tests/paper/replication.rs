@@ -14,9 +14,9 @@ fn leader() -> Server {
     Server::settled_leader(Config::new(A), THREE, &[1])
 }
 
-/// Raft §5.3: "The leader appends the command to its log as a new entry, then issues AppendEntries RPCs
-/// in parallel to each of the other servers"; an entry stores the command and "the term number when
-/// the entry was received by the leader", and its index.
+/// Raft §5.3: "The leader appends the command to its log as a new entry, then issues AppendEntries
+/// RPCs in parallel to each of the other servers"; an entry stores the command and "the term number
+/// when the entry was received by the leader", and its index.
 #[test]
 fn a_leader_appends_a_command_and_sends_it_to_all_at_once() {
     let mut leader = leader();
@@ -61,8 +61,8 @@ fn a_slow_minority_does_not_hold_up_a_command() {
     assert_eq!(cluster[A].applied_commands(), ["x"]);
 }
 
-/// Raft §5.3: "the leader retries AppendEntries RPCs indefinitely (even after it has responded to the
-/// client) until all followers eventually store all log entries."
+/// Raft §5.3: "the leader retries AppendEntries RPCs indefinitely (even after it has responded to
+/// the client) until all followers eventually store all log entries."
 #[test]
 fn what_a_follower_misses_is_sent_until_it_has_it() {
     let mut cluster = Cluster::led(THREE);
@@ -83,8 +83,8 @@ fn what_a_follower_misses_is_sent_until_it_has_it() {
 }
 
 /// Raft §5.3: an entry is committed "once the leader that created the entry has replicated it on a
-/// majority"; this "also commits all preceding entries in the leader's log, including entries created
-/// by previous leaders".
+/// majority"; this "also commits all preceding entries in the leader's log, including entries
+/// created by previous leaders".
 #[test]
 fn committing_an_entry_commits_all_before_it() {
     let mut leader = Server::leader(A, THREE, &[1, 1, 2, 3]);
@@ -95,8 +95,8 @@ fn committing_an_entry_commits_all_before_it() {
     assert_eq!(leader.applied.len(), 5);
 }
 
-/// Raft §5.3: "The leader keeps track of the highest index it knows to be committed, and it includes
-/// that index in future AppendEntries RPCs (including heartbeats)".
+/// Raft §5.3: "The leader keeps track of the highest index it knows to be committed, and it
+/// includes that index in future AppendEntries RPCs (including heartbeats)".
 #[test]
 fn the_commit_index_travels_with_appends_and_heartbeats() {
     let mut leader = leader();
@@ -111,8 +111,8 @@ fn the_commit_index_travels_with_appends_and_heartbeats() {
     assert_eq!(heartbeats(&leader.take_sent())[0].1.commit.0, 3);
 }
 
-/// Raft §5.3: "Once a follower learns that a log entry is committed, it applies the entry to its local
-/// state machine (in log order)."
+/// Raft §5.3: "Once a follower learns that a log entry is committed, it applies the entry to its
+/// local state machine (in log order)."
 #[test]
 fn a_follower_applies_in_log_order_what_it_learns_to_be_committed() {
     let mut server = Server::founded(A, THREE);
@@ -124,8 +124,8 @@ fn a_follower_applies_in_log_order_what_it_learns_to_be_committed() {
     assert_eq!(server.applied_commands(), ["2@2", "3@2", "4@2"]);
 }
 
-/// Figure 2, AppendEntries 2: "reply false if log doesn't contain an entry at prevLogIndex whose term
-/// matches prevLogTerm": where it is missing, and where it is another one.
+/// Figure 2, AppendEntries 2: "reply false if log doesn't contain an entry at prevLogIndex whose
+/// term matches prevLogTerm": where it is missing, and where it is another one.
 #[test]
 fn an_append_is_refused_where_its_predecessor_is_not_in_the_log() {
     for prev in [LogId::new(2, 5), LogId::new(2, 3)] {
@@ -142,8 +142,9 @@ fn words(sent: &[(graft_core::NodeId, Message)]) -> Vec<String> {
     sent.iter().map(|(to, message)| format!("{to} {}", message_words(message))).collect()
 }
 
-/// Figure 2, AppendEntries 3: "If an existing entry conflicts with a new one (same index but different
-/// terms), delete the existing entry and all that follow it"; 4: "append any new entries".
+/// Figure 2, AppendEntries 3: "If an existing entry conflicts with a new one (same index but
+/// different terms), delete the existing entry and all that follow it"; 4: "append any new
+/// entries".
 #[test]
 fn a_conflicting_entry_goes_with_all_that_follow_it() {
     let mut server = Server::with_terms(A, THREE, &[1, 1, 2, 2, 2]);
@@ -154,8 +155,8 @@ fn a_conflicting_entry_goes_with_all_that_follow_it() {
     assert_eq!(server.terms(), [1, 1, 3]);
 }
 
-/// Figure 2, AppendEntries 3 and 4: what is in the log already is neither deleted nor appended again, so
-/// an append that comes late or twice, or brings less than there is, changes nothing.
+/// Figure 2, AppendEntries 3 and 4: what is in the log already is neither deleted nor appended
+/// again, so an append that comes late or twice, or brings less than there is, changes nothing.
 #[test]
 fn entries_that_are_there_already_stay() {
     let mut server = Server::founded(A, THREE);
@@ -177,8 +178,9 @@ fn a_follower_commits_no_further_than_the_last_new_entry() {
     assert_eq!(server.commit(), 2, "entries 3 and 4 may not be the leader's");
 }
 
-/// Raft §5.3, Figure 3 leader append-only: "a leader never overwrites or deletes entries in its log; it
-/// only appends". Another leader of its term would be proof of a vote given twice, and stops it.
+/// Raft §5.3, Figure 3 leader append-only: "a leader never overwrites or deletes entries in its
+/// log; it only appends". Another leader of its term would be proof of a vote given twice, and
+/// stops it.
 #[test]
 fn a_leader_only_appends_to_its_own_log() {
     let mut leader = Server::leader(A, THREE, &[1, 1, 2]);
@@ -199,8 +201,8 @@ fn a_leader_only_appends_to_its_own_log() {
     assert_eq!(leader.terms(), [1, 1, 2, 3]);
 }
 
-/// Raft §5.3, Figure 2 leaders: "If AppendEntries fails because of log inconsistency: decrement nextIndex
-/// and retry", which happens at once, not with the next heartbeat.
+/// Raft §5.3, Figure 2 leaders: "If AppendEntries fails because of log inconsistency: decrement
+/// nextIndex and retry", which happens at once, not with the next heartbeat.
 #[test]
 fn a_refused_append_is_tried_again_further_back_at_once() {
     let mut leader = Server::leader(A, THREE, &[1, 1, 2, 2]);
@@ -229,8 +231,8 @@ fn a_successful_append_moves_next_and_match_index() {
     assert_eq!(appends(&sent)[0].1.prev, LogId::new(3, 5), "only the news is sent");
 }
 
-/// Raft §5.3, Figure 2 leaders: "If last log index >= nextIndex for a follower: send AppendEntries RPC
-/// with log entries starting at nextIndex"; where there is nothing, nothing is sent.
+/// Raft §5.3, Figure 2 leaders: "If last log index >= nextIndex for a follower: send AppendEntries
+/// RPC with log entries starting at nextIndex"; where there is nothing, nothing is sent.
 #[test]
 fn nothing_is_sent_where_there_is_nothing_to_send() {
     let mut leader = leader();
@@ -266,9 +268,9 @@ fn every_follower_of_figure_7_ends_with_the_leaders_log() {
     }
 }
 
-/// Raft §5.3, log matching: "If two entries in different logs have the same index and term, then they
-/// store the same command" and "the logs are identical in all preceding entries". Leaders change
-/// while half of the messages are lost; the logs are compared after each.
+/// Raft §5.3, log matching: "If two entries in different logs have the same index and term, then
+/// they store the same command" and "the logs are identical in all preceding entries". Leaders
+/// change while half of the messages are lost; the logs are compared after each.
 #[test]
 fn logs_that_agree_on_an_entry_agree_on_all_before_it() {
     let mut cluster = Cluster::led(FIVE);

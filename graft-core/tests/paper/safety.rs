@@ -1,4 +1,5 @@
-//! Raft §5.4: the election restriction, committing entries from previous terms, and the safety argument.
+//! Raft §5.4: the election restriction, committing entries from previous terms, and the safety
+//! argument.
 
 use graft_core::{
     LogId,
@@ -7,8 +8,8 @@ use graft_core::{
 
 use crate::common::*;
 
-/// Raft §5.4.1: "If the logs have last entries with different terms, then the log with the later term is
-/// more up-to-date. If the logs end with the same term, then whichever log is longer".
+/// Raft §5.4.1: "If the logs have last entries with different terms, then the log with the later
+/// term is more up-to-date. If the logs end with the same term, then whichever log is longer".
 #[test]
 fn a_vote_is_given_only_to_a_log_at_least_as_up_to_date() {
     let cases = [
@@ -29,8 +30,8 @@ fn a_vote_is_given_only_to_a_log_at_least_as_up_to_date() {
     }
 }
 
-/// Raft §5.4.1: the vote is about the log as it is, not as far as it is durable: what was acknowledged
-/// is in it, and what was not does no harm.
+/// Raft §5.4.1: the vote is about the log as it is, not as far as it is durable: what was
+/// acknowledged is in it, and what was not does no harm.
 #[test]
 fn the_log_a_vote_compares_is_all_of_the_log() {
     let mut voter = Server::founded(A, THREE);
@@ -43,8 +44,8 @@ fn the_log_a_vote_compares_is_all_of_the_log() {
     assert!(voter.take_sent_to(C).contains(&vote(4, false)));
 }
 
-/// Raft §5.4.1: "Raft uses the voting process to prevent a candidate from winning an election unless its
-/// log contains all committed entries."
+/// Raft §5.4.1: "Raft uses the voting process to prevent a candidate from winning an election
+/// unless its log contains all committed entries."
 #[test]
 fn a_server_without_a_committed_entry_is_not_elected() {
     let mut cluster = Cluster::led(FIVE);
@@ -68,8 +69,9 @@ fn a_server_without_a_committed_entry_is_not_elected() {
 }
 
 /// Raft §5.4.2: "Raft never commits log entries from previous terms by counting replicas. Only log
-/// entries from the leader's current term are committed by counting replicas; once an entry from the
-/// current term has been committed in this way, then all prior entries are committed indirectly".
+/// entries from the leader's current term are committed by counting replicas; once an entry from
+/// the current term has been committed in this way, then all prior entries are committed
+/// indirectly".
 #[test]
 fn an_entry_of_an_older_term_is_not_committed_by_counting() {
     let mut leader = Server::leader(A, FIVE, &[1, 2, 2]);
@@ -83,8 +85,8 @@ fn an_entry_of_an_older_term_is_not_committed_by_counting() {
     assert_eq!(leader.commit(), 4);
 }
 
-/// Figure 8 up to (c). S1 led term 2 and replicated entry 2 on S2; S5 led term 3 and has another entry 2;
-/// now S1 leads term 4 and replicates the entry of term 2 on S3, too: a majority has it.
+/// Figure 8 up to (c). S1 led term 2 and replicated entry 2 on S2; S5 led term 3 and has another
+/// entry 2; now S1 leads term 4 and replicates the entry of term 2 on S3, too: a majority has it.
 fn figure_8_c() -> Cluster {
     let mut cluster = Cluster::with(FIVE, |node| {
         // One entry a message, so that the leader can crash between two.
@@ -160,8 +162,8 @@ fn figure_8_d_an_entry_on_a_majority_may_still_be_overwritten() {
     }
 }
 
-/// Raft Figure 8 (e): once an entry of the leader's own term is on a majority, the older one before it is
-/// committed too, and S5 cannot be elected any more.
+/// Raft Figure 8 (e): once an entry of the leader's own term is on a majority, the older one before
+/// it is committed too, and S5 cannot be elected any more.
 #[test]
 fn figure_8_e_an_entry_of_the_own_term_commits_the_older_one() {
     let mut cluster = figure_8_c();
@@ -175,9 +177,9 @@ fn figure_8_e_an_entry_of_the_own_term_commits_the_older_one() {
     }
 }
 
-/// Raft §5.4.3, Figure 3 state machine safety: "if a server has applied a log entry at a given index to its
-/// state machine, no other server will ever apply a different log entry for the same index". Leaders
-/// crash between replicating and telling; the audit compares every machine.
+/// Raft §5.4.3, Figure 3 state machine safety: "if a server has applied a log entry at a given
+/// index to its state machine, no other server will ever apply a different log entry for the same
+/// index". Leaders crash between replicating and telling; the audit compares every machine.
 #[test]
 fn all_machines_apply_the_same_entries_in_the_same_order() {
     let mut cluster = Cluster::led(THREE);
@@ -225,8 +227,8 @@ fn a_committed_entry_survives_the_leader_that_committed_it() {
     }
 }
 
-/// Raft §5.4.3, leader completeness: a leader's log holds every entry committed in earlier terms the
-/// moment it is elected, before it has heard from anyone.
+/// Raft §5.4.3, leader completeness: a leader's log holds every entry committed in earlier terms
+/// the moment it is elected, before it has heard from anyone.
 #[test]
 fn a_new_leader_already_holds_what_was_committed() {
     let mut cluster = Cluster::led(THREE);

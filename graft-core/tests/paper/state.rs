@@ -47,7 +47,8 @@ fn the_term_never_falls() {
     }
 }
 
-/// Raft Figure 2: `votedFor` is the candidate voted for "in current term": a new term is a new vote.
+/// Raft Figure 2: `votedFor` is the candidate voted for "in current term": a new term is a new
+/// vote.
 #[test]
 fn a_new_term_is_a_new_vote() {
     let mut server = Server::founded(A, THREE);

@@ -1,6 +1,6 @@
 //! Ongaro's thesis, as far as it is built: pre-vote (§9.6), check-quorum (§6.2), leader stickiness
-//! (§4.2.3), leadership transfer (§3.10), writing to the leader's disk in parallel (§10.2.1), batching
-//! and pipelining (§10.2.2).
+//! (§4.2.3), leadership transfer (§3.10), writing to the leader's disk in parallel (§10.2.1),
+//! batching and pipelining (§10.2.2).
 
 use graft_core::{
     LogId, Message, Term,
@@ -17,8 +17,8 @@ fn transfer(server: &mut Server, to: graft_core::NodeId) {
 
 // Pre-vote, thesis §9.6.
 
-/// Thesis §9.6: "a candidate would only increment its term if it first learned from a majority of the
-/// cluster that they would be willing to grant the candidate their votes".
+/// Thesis §9.6: "a candidate would only increment its term if it first learned from a majority of
+/// the cluster that they would be willing to grant the candidate their votes".
 #[test]
 fn a_server_campaigns_only_when_a_majority_would_vote_for_it() {
     let mut server = Server::founded(A, FIVE);
@@ -36,8 +36,8 @@ fn a_server_campaigns_only_when_a_majority_would_vote_for_it() {
     assert_eq!(asked_for_votes(&server.take_sent()), [B, C, D, E]);
 }
 
-/// Thesis §9.6: a pre-vote promises nothing: it changes no state, neither where it is asked nor where it
-/// is given, and it is given to any number of candidates.
+/// Thesis §9.6: a pre-vote promises nothing: it changes no state, neither where it is asked nor
+/// where it is given, and it is given to any number of candidates.
 #[test]
 fn a_pre_vote_changes_no_state() {
     let mut server = Server::founded(A, FIVE);
@@ -92,8 +92,8 @@ fn pre_votes_elect_nobody() {
     assert_eq!((server.role(), server.term()), (RoleName::Candidate, Term(2)));
 }
 
-/// Thesis §9.6: "the Pre-Vote algorithm solves the issue of a partitioned server disrupting the cluster when
-/// it rejoins": alone, its term stays, and it comes back as a follower.
+/// Thesis §9.6: "the Pre-Vote algorithm solves the issue of a partitioned server disrupting the
+/// cluster when it rejoins": alone, its term stays, and it comes back as a follower.
 #[test]
 fn a_partitioned_server_neither_raises_its_term_nor_disturbs_when_it_returns() {
     let mut cluster = Cluster::led(THREE);
@@ -132,8 +132,9 @@ fn a_refused_pre_candidate_learns_the_term() {
 
 // Check-quorum, thesis §6.2.
 
-/// Thesis §6.2: "A leader in Raft steps down if an election timeout elapses without a successful round of
-/// heartbeats to a majority of its cluster; this allows clients to retry their requests with another server."
+/// Thesis §6.2: "A leader in Raft steps down if an election timeout elapses without a successful
+/// round of heartbeats to a majority of its cluster; this allows clients to retry their requests
+/// with another server."
 #[test]
 fn a_leader_that_no_majority_answers_steps_down_after_one_election_timeout() {
     let mut leader = Server::settled_leader(Config::new(A), FIVE, &[1]);
@@ -152,7 +153,8 @@ fn a_leader_that_no_majority_answers_steps_down_after_one_election_timeout() {
     assert_eq!(leader.refusal(token), Some(Refusal::LeadershipLost { leader: None }));
 }
 
-/// Thesis §6.2: the majority includes the leader: one answer of two is enough for three, none for one.
+/// Thesis §6.2: the majority includes the leader: one answer of two is enough for three, none for
+/// one.
 #[test]
 fn a_leader_counts_itself_among_the_majority() {
     let mut leader = Server::leader(A, THREE, &[1]);
@@ -177,8 +179,8 @@ fn without_check_quorum_a_leader_stays() {
 
 // Stickiness, thesis §4.2.3.
 
-/// Thesis §4.2.3: "if a server receives a RequestVote request within the minimum election timeout of hearing
-/// from a current leader, it does not update its term or grant its vote."
+/// Thesis §4.2.3: "if a server receives a RequestVote request within the minimum election timeout
+/// of hearing from a current leader, it does not update its term or grant its vote."
 #[test]
 fn a_server_that_hears_its_leader_ignores_candidates() {
     let mut server = Server::founded(A, THREE);
@@ -217,8 +219,8 @@ fn a_leader_ignores_candidates_as_long_as_a_majority_answers_it() {
     }
 }
 
-/// Thesis §4.2.3: the exception, marked in the request: a candidate "has permission to disrupt the leader"
-/// where the leader itself asked for it.
+/// Thesis §4.2.3: the exception, marked in the request: a candidate "has permission to disrupt the
+/// leader" where the leader itself asked for it.
 #[test]
 fn a_campaign_by_transfer_is_listened_to_at_once() {
     let mut follower = Server::founded(A, THREE);
@@ -231,8 +233,8 @@ fn a_campaign_by_transfer_is_listened_to_at_once() {
 
 // Leadership transfer, thesis §3.10.
 
-/// Thesis §3.10, step 2: "The prior leader fully updates the target server's log to match its own log" and only
-/// then, step 3, "sends a TimeoutNow request to the target server".
+/// Thesis §3.10, step 2: "The prior leader fully updates the target server's log to match its own
+/// log" and only then, step 3, "sends a TimeoutNow request to the target server".
 #[test]
 fn a_transfer_first_brings_the_target_up_to_date() {
     let mut leader = Server::settled_leader(Config::new(A), THREE, &[1]);
@@ -246,8 +248,8 @@ fn a_transfer_first_brings_the_target_up_to_date() {
     assert_eq!(leader.take_sent(), [(B, timeout_now(2))]);
 }
 
-/// Thesis §3.10: TimeoutNow "has the same effect as the target server's election timer firing: the target
-/// server starts a new election", without pre-vote and marked as asked for by the leader.
+/// Thesis §3.10: TimeoutNow "has the same effect as the target server's election timer firing: the
+/// target server starts a new election", without pre-vote and marked as asked for by the leader.
 #[test]
 fn a_server_told_to_campaign_campaigns_at_once() {
     let mut target = Server::founded(A, THREE);
@@ -268,7 +270,8 @@ fn a_server_campaigns_at_nobody_elses_order() {
     }
 }
 
-/// Thesis §3.10: the whole of it: the target leads after one round, and the prior leader follows it.
+/// Thesis §3.10: the whole of it: the target leads after one round, and the prior leader follows
+/// it.
 #[test]
 fn a_transfer_makes_the_target_leader_without_any_waiting() {
     let mut cluster = Cluster::led(FIVE);
@@ -280,8 +283,8 @@ fn a_transfer_makes_the_target_leader_without_any_waiting() {
     assert_eq!(cluster[D].applied_commands(), ["x", "y"]);
 }
 
-/// Thesis §3.10: "If leadership transfer does not complete after about an election timeout, the prior leader
-/// aborts the transfer and resumes accepting client requests."
+/// Thesis §3.10: "If leadership transfer does not complete after about an election timeout, the
+/// prior leader aborts the transfer and resumes accepting client requests."
 #[test]
 fn a_transfer_that_does_not_complete_is_abandoned() {
     let mut cluster = Cluster::led(THREE);
@@ -300,8 +303,8 @@ fn a_transfer_that_does_not_complete_is_abandoned() {
 
 // Performance, thesis §10.2.
 
-/// Thesis §10.2.1: the leader "can write to its disk in parallel with replicating to the followers": the
-/// appends leave in the very turn in which the write does.
+/// Thesis §10.2.1: the leader "can write to its disk in parallel with replicating to the
+/// followers": the appends leave in the very turn in which the write does.
 #[test]
 fn a_leaders_disk_works_while_its_messages_are_under_way() {
     let mut leader = Server::settled_leader(Config::new(A), THREE, &[1]);
@@ -310,8 +313,8 @@ fn a_leaders_disk_works_while_its_messages_are_under_way() {
     assert_eq!(appends(&leader.take_sent()).len(), 2);
 }
 
-/// Thesis §10.2.1: "if a majority of followers have written it", an entry is committed "even before it has
-/// been written to the leader's own disk".
+/// Thesis §10.2.1: "if a majority of followers have written it", an entry is committed "even before
+/// it has been written to the leader's own disk".
 #[test]
 fn an_entry_may_be_committed_before_the_leaders_own_disk_has_it() {
     let mut leader = Server::settled_leader(Config::new(A), THREE, &[1]);
@@ -339,8 +342,8 @@ fn commands_that_arrive_together_travel_and_are_written_together() {
     assert!(!leader.persist());
 }
 
-/// Thesis §10.2.2: pipelining: "the leader can update nextIndex immediately after sending an RPC rather than
-/// waiting for the acknowledgment".
+/// Thesis §10.2.2: pipelining: "the leader can update nextIndex immediately after sending an RPC
+/// rather than waiting for the acknowledgment".
 #[test]
 fn a_leader_sends_on_without_waiting_for_acknowledgements() {
     let mut leader = Server::settled_leader(Config::new(A), THREE, &[1]);
@@ -354,8 +357,8 @@ fn a_leader_sends_on_without_waiting_for_acknowledgements() {
     assert_eq!((leader.peer(B).match_index.0, leader.peer(B).in_flight), (2, 17));
 }
 
-/// Thesis §10.2.2: when a pipelined append is lost, the consistency check of the next one fails and the leader
-/// goes back: "the leader will retry" from where the logs agree.
+/// Thesis §10.2.2: when a pipelined append is lost, the consistency check of the next one fails and
+/// the leader goes back: "the leader will retry" from where the logs agree.
 #[test]
 fn a_gap_in_the_pipeline_is_found_by_the_next_append() {
     let mut cluster = Cluster::led(THREE);
