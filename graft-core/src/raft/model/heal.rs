@@ -66,6 +66,22 @@ impl World {
         self.settle();
     }
 
+    /// A moment without faults, in the middle of a life: long enough for a leader to stand.
+    pub(super) fn rest(&mut self) {
+        let (weather, batching) = (self.network.weather, self.swarm.batching);
+        self.calm();
+        for _ in 0..2 * self.swarm.election_timeout() {
+            if self.undisputed_leader().is_some() {
+                break;
+            }
+            for at in 0..self.servers.len() {
+                self.pass_time(at, 1);
+                self.settle();
+            }
+        }
+        (self.network.weather, self.swarm.batching) = (weather, batching);
+    }
+
     /// Heals everything, and asserts that the cluster elects, converges, commits and hands over.
     pub(super) fn heal(&mut self) {
         self.trace.note(|| "everything heals".into());
@@ -165,10 +181,12 @@ impl World {
         loop {
             assert!(self.step < begun + Self::MOST_EVENTS, "the cluster does not come to rest");
             let at = self.rng.usize(..self.servers.len());
-            match self.rng.u32(..4) {
+            match self.rng.u32(..5) {
                 0 => self.complete_write(at),
                 1 => self.complete_apply(at),
                 2 => self.complete_load(at),
+                // A driver may look for work where there is none.
+                3 => self.drain(at),
                 _ => self.deliver_next(),
             }
             if !self.servers[at].drained {

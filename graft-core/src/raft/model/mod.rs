@@ -11,8 +11,9 @@
 //!
 //! - `cargo test -p graft-core model` runs a fixed number of seeds and replays the kept seeds of the
 //!   mutants.
-//! - `GRAFT_LONG=1` makes ten million steps and searches a seed for each mutant afresh.
-//! - `GRAFT_SEED=17` replays one seed and prints all that happens in it.
+//! - `GRAFT_LONG=1` makes a hundred million steps and searches a seed for each mutant afresh.
+//! - `GRAFT_SEED=17` replays one seed and prints all that happens in it (with `-- --nocapture`);
+//!   `GRAFT_MUTANT=CommitOldTerm` beside it switches on that bug.
 
 mod coverage;
 mod disk;

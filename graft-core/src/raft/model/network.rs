@@ -161,11 +161,34 @@ impl Network {
         }
     }
 
+    /// The next message for this server in the order it was sent, if there is one.
+    pub(super) fn next_for(&mut self, to: usize) -> Option<Parcel> {
+        let mut links = (0..self.size).map(|from| from * self.size + to);
+        let link = links.find(|link| !self.links[*link].is_empty() && !self.frozen[*link])?;
+        self.count -= 1;
+        self.links[link].pop_front()
+    }
+
+    /// What waited goes on.
+    pub(super) fn thaw(&mut self) {
+        self.frozen.fill(false);
+    }
+
     /// Cuts what passes between `one` and all others but `friend`.
     pub(super) fn cut_off(&mut self, one: usize, friend: usize) {
         for other in (0..self.size).filter(|other| *other != friend) {
             self.cut[one * self.size + other] = true;
             self.cut[other * self.size + one] = true;
+        }
+    }
+
+    /// Loses what is on its way where a cut is.
+    pub(super) fn lose_cut(&mut self) {
+        for (link, cut) in self.links.iter_mut().zip(&self.cut) {
+            if *cut {
+                self.count -= link.len();
+                link.clear();
+            }
         }
     }
 

@@ -95,13 +95,16 @@ pub(super) fn fail(seed: u64) -> ! {
 fn no_seed_breaks_a_promise_or_a_property_of_raft() {
     if let Ok(seed) = std::env::var("GRAFT_SEED") {
         let seed = seed.parse().expect("GRAFT_SEED is a number");
-        let run = run(seed, None, Trace::kept());
+        let name = std::env::var("GRAFT_MUTANT").ok();
+        let named =
+            |mutant: &Mutant| name.as_ref().is_some_and(|name| *name == format!("{mutant:?}"));
+        let run = run(seed, Mutant::ALL.into_iter().find(named), Trace::kept());
         println!("{}", run.trace.last(usize::MAX));
         println!("seed {seed}: {} steps, {:?}", run.steps, run.failure);
         assert!(run.failure.is_none(), "seed {seed} fails");
         return;
     }
-    let steps = if long() { 10_000_000 } else { 6_000_000 };
+    let steps = if long() { 100_000_000 } else { 12_000_000 };
     let started = std::time::Instant::now();
     let total = run_many(0, |total| total.steps >= steps);
     if let Some(seed) = total.failed {

@@ -35,19 +35,24 @@ impl World {
         self.propose_at(leader, count);
     }
 
-    /// Votes are on their way to a candidate that hears nothing, and meanwhile others
-    /// campaign in a higher term.
+    /// The leader is gone. Votes are on their way to a candidate that hears nothing, and meanwhile
+    /// another one is elected in a higher term.
     pub(super) fn delay_votes(&mut self) {
+        self.rest();
+        let Some(leader) = self.latest_leader() else { return };
         let size = self.servers.len();
         let (one, other) = (self.rng.usize(..size), self.rng.usize(..size));
         self.trace.note(|| format!("votes for n{} will be late", one + 1));
-        self.network.mend();
-        self.turn(one, Some(Input::Campaign));
-        self.bustle();
+        let batching = std::mem::replace(&mut self.swarm.batching, 0);
+        self.network.cut_off(leader, leader);
+        let (shortest, _) = self.swarm.election_timeouts();
+        (0..size).for_each(|at| self.pass_time(at, shortest));
         self.network.freeze_all_to(one);
+        self.turn(one, Some(Input::Campaign));
         self.bustle();
         self.turn(other, Some(Input::Campaign));
         self.bustle();
+        self.swarm.batching = batching;
         if self.rng.bool() {
             self.network.mend();
         }
@@ -86,43 +91,95 @@ impl World {
         self.post((at, to), envelope);
     }
 
-    /// Leader after leader is heard by nobody but one server whose disk stands still, and
-    /// then by nobody at all, so that the others elect the next one. What that server holds in memory
-    /// is cut off again and again while one old write is under way.
+    /// A server gets much at once, of which its leader shared only the beginning with the others, and
+    /// begins to write it as its disk comes to a stand. Then leader after leader is elected behind its
+    /// back, is heard by it alone, and is lost: what it holds in memory is cut off again and again
+    /// under one old write.
     pub(super) fn usurp(&mut self) {
-        let size = self.servers.len();
-        let Some(slow) = self.one_that(|server| !server.leads()).filter(|_| size > 4) else {
+        if self.servers.len() < 5 {
             return;
-        };
+        }
+        self.rest();
+        let batching = std::mem::replace(&mut self.swarm.batching, 0);
+        self.usurp_over_and_over();
+        self.swarm.batching = batching;
+        self.network.mend();
+    }
+
+    fn usurp_over_and_over(&mut self) {
+        let Some(slow) = self.one_that(|server| !server.leads()) else { return };
+        let Some(mut leader) = self.latest_leader() else { return };
+        self.trace.note(|| format!("n{} will hear leader after leader", slow + 1));
+        self.network.freeze_all_to(slow);
+        let count = self.rng.usize(1..=3);
+        self.propose_at(leader, count);
+        self.bustle();
+        self.network.cut_off(leader, slow);
+        self.propose_at(leader, count);
+        self.network.thaw();
+        self.flood(slow);
         self.servers[slow].disk_sticks = true;
-        self.trace.note(|| format!("n{} hears leader after leader", slow + 1));
         for _ in 0..3 {
-            let latest = self.leaders().into_iter().max_by_key(|at| self.servers[*at].log.last());
-            let Some(leader) = latest else { break };
-            self.network.mend();
-            self.network.cut_off(leader, slow);
-            let count = self.rng.usize(1..=3);
-            self.propose_at(leader, count);
-            self.bustle();
             self.network.mend();
             self.network.cut_off(leader, leader);
-            for at in (0..size).filter(|at| ![leader, slow].contains(at)) {
-                self.pass_time(at, self.swarm.election_timeout());
-                self.bustle();
+            self.replace(leader, slow);
+            let Some(latest) = self.latest_leader().filter(|latest| *latest != leader) else {
+                break;
+            };
+            leader = latest;
+            // Not even the entry that opens its term reaches anybody else.
+            self.network.cut_off(leader, slow);
+            self.network.lose_cut();
+            self.bustle();
+        }
+    }
+
+    fn latest_leader(&self) -> Option<usize> {
+        let term = |at: &usize| self.servers[*at].seen.hard_state.term;
+        self.leaders().into_iter().max_by_key(term)
+    }
+
+    /// Everything on its way to one server is stepped in before it drains.
+    fn flood(&mut self, to: usize) {
+        let batching = std::mem::replace(&mut self.swarm.batching, 1024);
+        for _ in 0..8 {
+            if let Some(parcel) = self.network.next_for(to) {
+                self.deliver(to, parcel);
             }
         }
-        self.network.mend();
+        self.swarm.batching = batching;
+        self.drain(to);
+    }
+
+    /// The others miss their leader; one of them, neither that nor `slow`, campaigns first.
+    fn replace(&mut self, leader: usize, slow: usize) {
+        let size = self.servers.len();
+        let others: Vec<usize> = (0..size).filter(|at| ![leader, slow].contains(at)).collect();
+        let next = others[self.rng.usize(..others.len())];
+        let (shortest, longest) = self.swarm.election_timeouts();
+        for at in others {
+            self.pass_time(at, if at == next { longest } else { shortest });
+        }
+        for _ in 0..20 * size {
+            if self.latest_leader().is_some_and(|latest| latest != leader) {
+                break;
+            }
+            self.jostle();
+        }
     }
 
     /// A good deal of messages and writes get through.
     fn bustle(&mut self) {
         let size = self.servers.len();
-        for _ in 0..3 * size {
-            self.deliver_next();
-            let at = self.rng.usize(..size);
-            if !self.servers[at].disk_sticks {
-                self.complete_write(at);
-            }
+        (0..6 * size).for_each(|_| self.jostle());
+    }
+
+    /// A message and perhaps a write get through.
+    fn jostle(&mut self) {
+        self.deliver_next();
+        let at = self.rng.usize(..self.servers.len());
+        if !self.servers[at].disk_sticks {
+            self.complete_write(at);
         }
     }
 }

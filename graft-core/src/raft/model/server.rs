@@ -184,6 +184,12 @@ impl Server {
         self.raft.as_ref().is_some_and(|raft| raft.is_leader())
     }
 
+    /// Whether it leads and is about to hand over.
+    pub(super) fn hands_over(&self) -> bool {
+        let role = self.raft.as_ref().map(|raft| &raft.role);
+        matches!(role, Some(Role::Leader(leader)) if leader.transfer.is_some())
+    }
+
     /// Whether nothing waits for this server's driver.
     pub(super) fn is_idle(&self) -> bool {
         self.drained && self.write.is_none() && self.apply.is_none() && self.loads.is_empty()

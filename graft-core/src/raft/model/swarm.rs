@@ -121,6 +121,11 @@ impl Swarm {
         self.config.pre_vote && self.config.check_quorum
     }
 
+    /// The shortest and the longest election timeout, in ticks.
+    pub(super) const fn election_timeouts(&self) -> (u64, u64) {
+        (self.config.election_timeout_min_ticks, self.config.election_timeout_max_ticks)
+    }
+
     /// One election timeout, in ticks.
     pub(super) fn election_timeout(&self) -> u64 {
         self.config.election_timeout_max_ticks

@@ -39,6 +39,9 @@ pub(super) struct Prospect {
     leader: Option<(NodeId, Term)>,
     /// Who asks for a vote in which term.
     candidate: Option<(Option<NodeId>, Term)>,
+    /// Who asks whether it would get a vote, and may not be told that it would; and how many messages
+    /// waited before.
+    hopeless: Option<(NodeId, usize)>,
     /// What must not change.
     unmoved: Option<(HardState, RoleName, LogId)>,
     before: (HardState, RoleName),
@@ -62,8 +65,14 @@ impl Timers {
             self.write_since = None;
         }
         let before = (raft.hard_state, raft.role_name());
-        let mut prospect =
-            Prospect { is_time, leader: None, candidate: None, unmoved: None, before };
+        let mut prospect = Prospect {
+            is_time,
+            leader: None,
+            candidate: None,
+            hopeless: None,
+            unmoved: None,
+            before,
+        };
         let Input::Message(envelope) = input else { return prospect };
         let term = envelope.message.term();
         let ignored = match &envelope.message {
@@ -77,7 +86,12 @@ impl Timers {
                 }
                 false
             }
-            Message::PreVote(_) => true,
+            Message::PreVote(request) => {
+                let fair = request.last >= raft.last() && term > raft.hard_state.term;
+                let hopeless = !fair || self.hears_a_leader(raft);
+                prospect.hopeless = hopeless.then_some((envelope.from, raft.outbox.len()));
+                true
+            }
             Message::RequestVote(request) => {
                 prospect.candidate = Some((Some(envelope.from), term));
                 let ignored = !request.transfer && self.hears_a_leader(raft);
@@ -111,6 +125,12 @@ impl Timers {
         if let Some(unmoved) = prospect.unmoved {
             let same = unmoved == (now, role, raft.last());
             assert!(same, "{} was moved by who should not move it", raft.config.node);
+        }
+        if let Some((from, waiting)) = prospect.hopeless {
+            let granted = |message: &Message| matches!(message, Message::PreVoteResponse(response) if response.granted);
+            let encouraged = raft.outbox[waiting..].iter().any(|sent| granted(&sent.message));
+            let node = raft.config.node;
+            assert!(!encouraged, "{node} encourages {from}, whom it would not vote for");
         }
         if let Some((from, term)) = prospect.leader
             && term == now.term

@@ -158,9 +158,12 @@ impl World {
     // Inputs.
 
     pub(super) fn deliver_next(&mut self) {
-        let Some((to, parcel)) = self.network.next(&mut self.rng, &mut self.coverage) else {
-            return;
-        };
+        if let Some((to, parcel)) = self.network.next(&mut self.rng, &mut self.coverage) {
+            self.deliver(to, parcel);
+        }
+    }
+
+    pub(super) fn deliver(&mut self, to: usize, parcel: Parcel) {
         if self.servers[to].raft.is_none() {
             return;
         }
@@ -219,9 +222,11 @@ impl World {
     /// A leader makes a membership entry, as its own changes will. It names the same voters: what is
     /// tried here is that the latest in the log is in force, through truncations and restarts.
     fn change_membership(&mut self, at: usize) {
-        let Some(raft) = self.servers[at].raft.as_mut().filter(|raft| raft.is_leader()) else {
+        // Who hands over makes no more entries.
+        if !self.servers[at].leads() || self.servers[at].hands_over() {
             return;
-        };
+        }
+        let Some(raft) = &mut self.servers[at].raft else { return };
         let mut membership = self.swarm.membership().clone();
         for info in membership.nodes.values_mut() {
             info.name = self.step.to_string();
