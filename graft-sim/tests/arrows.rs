@@ -1,6 +1,8 @@
 //! The house as the architecture draws it: dependencies between crates only point down, and nothing
 //! that weakens safety can be reached in a default build. Read from `cargo metadata`.
 
+#![allow(clippy::expect_used, reason = "a test stops where what it needs is missing")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};

@@ -2,6 +2,8 @@
 //! seeded executor, with loss, delays, a slow disk, a crash and a restart. The same seed gives the
 //! same run to the hash of its trace, another seed another run, and no run loses a request.
 
+#![allow(clippy::expect_used, reason = "a test stops where what it needs is missing")]
+
 use std::{
     future::Future,
     pin::Pin,
