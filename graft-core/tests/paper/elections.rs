@@ -356,6 +356,38 @@ fn all_campaigning_at_once_elects_at_most_one_a_term() {
     assert!(turned_out >= Some(Term(40)));
 }
 
+/// Raft §5.6: what timers do is no matter of how often a server is woken: at the deadlines it asks for
+/// is enough, in every role. (A leader looks at its quorum with its heartbeats, so a wake less may
+/// cost it a heartbeat there; that is switched off here.)
+#[test]
+fn a_server_that_is_woken_at_its_deadlines_misses_nothing() {
+    let config = Config { check_quorum: false, ..Config::new(A) };
+    let leader = || Server::settled_leader(config.clone(), THREE, &[1]);
+    let (mut ticked, mut woken) = (leader(), leader());
+    for tick in 0..2_000 {
+        ticked.jump(1);
+        woken.pass_tick();
+        for server in [&mut ticked, &mut woken] {
+            // It leads, is deposed, is alone for a while, and is elected again.
+            if tick == 200 {
+                server.receive(B, heartbeat(3, 1, 0));
+            }
+            if tick > 600 && server.role() == RoleName::PreCandidate {
+                server.receive(B, pre_vote_response(server.term().0 + 1, true));
+            }
+            if tick > 1000 && server.role() == RoleName::Candidate {
+                server.settle();
+                server.receive(B, vote(server.term().0, true));
+            }
+            server.settle();
+        }
+        let state = |server: &Server| (server.role(), server.term(), server.last());
+        assert_eq!(state(&ticked), state(&woken), "tick {tick}");
+        assert_eq!(ticked.take_sent(), woken.take_sent(), "tick {tick}");
+    }
+    assert!(ticked.is_leader() && ticked.term() > Term(5));
+}
+
 /// Raft §5.2, Figure 2: a follower answers candidates and leaders, and starts nothing by itself.
 #[test]
 fn a_follower_speaks_only_when_asked() {

@@ -434,6 +434,25 @@ fn a_read_that_was_overtaken_by_a_truncation_is_ignored() {
     assert_eq!((to, append.entries.first().map(|entry| entry.log_id)), (B, Some(LogId::new(3, 2))));
 }
 
+/// PROTOCOL 1: the same for what the machine waits for: what is not the log is not applied, but
+/// read again.
+#[test]
+fn a_read_of_what_is_not_in_the_log_is_not_applied() {
+    let mut server = Server::founded(A, THREE);
+    server.answers_to(B, append(2, FIRST, &[2, 2], 0));
+    server.answers_to(B, append(2, LogId::new(2, 3), &[2], 3));
+    server.restart();
+    server.jump(1);
+    let load = server.loads.pop().expect("what is committed is on disk only");
+    let id = load.id;
+    server.step(Input::Loaded { id, entries: entries_after(LogId::ZERO, &[1, 7, 7]) });
+    assert!(server.apply.is_none());
+    let load = server.loads.pop().expect("it is read again");
+    let entries = server.disk.read(&load);
+    server.step(Input::Loaded { id: load.id, entries });
+    assert!(server.apply.is_some());
+}
+
 /// PROTOCOL 1: a crash at any moment loses only what nobody was told of: followers crash with their
 /// writes under way, again and again, and the audit of the cluster counts the durable copies of
 /// every commit.

@@ -125,7 +125,7 @@ fn a_leader_whose_disk_stands_still_hands_over_to_the_best() {
     assert_eq!(Config::new(A).stalled_write_ticks, Config::new(A).election_timeout_max_ticks);
     let mut leader = leader();
     leader.propose("x");
-    for (peer, match_index, stalled) in [(B, 3, true), (C, 2, false), (D, 3, false), (E, 2, false)]
+    for (peer, match_index, stalled) in [(B, 2, false), (C, 3, false), (D, 2, false), (E, 3, true)]
     {
         leader.receive(peer, matched(2, match_index));
         let mut answer = heartbeat_response(2, 1, match_index);
@@ -138,8 +138,8 @@ fn a_leader_whose_disk_stands_still_hands_over_to_the_best() {
     leader.elapse(1);
     assert_eq!(
         told_to_campaign(&leader.take_sent()),
-        [D],
-        "B is as good, but its disk stands still"
+        [C],
+        "E is as good, but its disk stands still"
     );
     assert_eq!((leader.role(), leader.term()), (RoleName::Follower, Term(2)));
     assert!(leader.status().stalled);

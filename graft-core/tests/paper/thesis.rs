@@ -81,6 +81,20 @@ fn a_pre_vote_for_another_term_does_not_count() {
     assert_eq!((server.role(), server.term()), (RoleName::Candidate, Term(2)));
 }
 
+/// Thesis §9.6: a pre-vote for a term that is not new would help nobody: whoever asks is behind,
+/// and is told the term.
+#[test]
+fn a_pre_vote_for_a_term_that_is_not_new_is_refused() {
+    let disk = Disk::founded(A, THREE).in_term(7, None);
+    let mut server = Server::start(Config::new(A), disk);
+    for term in [6, 7] {
+        let sent = server.answers_to(B, pre_vote(term, LogId::new(5, 9)));
+        assert_eq!(sent, [(B, pre_vote_response(7, false))]);
+    }
+    let sent = server.answers_to(B, pre_vote(8, LogId::new(5, 9)));
+    assert_eq!(sent, [(B, pre_vote_response(8, true))]);
+}
+
 /// Thesis §9.6: a pre-vote is not a vote.
 #[test]
 fn pre_votes_elect_nobody() {
