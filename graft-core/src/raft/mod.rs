@@ -70,6 +70,14 @@
 //! }
 //! assert_eq!(applied.last().unwrap(), "hello");
 //! ```
+//!
+//! # Where nobody can be elected
+//!
+//! A leader needs a quorum of servers that it reaches in both directions and whose logs are no better
+//! than its own. Where there is such a server one stands within four election timeouts, whatever else
+//! is cut. Where the only server that reaches a quorum lacks entries that the others hold, Raft elects
+//! nobody, and no timer helps: committed entries might be lost. Once one more link lets a server with
+//! those entries reach a quorum, the election follows.
 
 mod config;
 mod divergence;
