@@ -17,16 +17,72 @@ struct Kept {
 }
 
 const KEPT: [Kept; 10] = [
-    Kept { mutant: Mutant::VoteBeforeDurable, seed: 0, story: "" },
-    Kept { mutant: Mutant::AppendBeforeDurable, seed: 0, story: "" },
-    Kept { mutant: Mutant::LeaderCountsItselfEarly, seed: 0, story: "" },
-    Kept { mutant: Mutant::RequestVoteBeforeDurable, seed: 0, story: "" },
-    Kept { mutant: Mutant::TruncationWithoutClipping, seed: 0, story: "" },
-    Kept { mutant: Mutant::StaleAcknowledgement, seed: 0, story: "" },
-    Kept { mutant: Mutant::TermBeforeDurable, seed: 0, story: "" },
-    Kept { mutant: Mutant::CommitOldTerm, seed: 0, story: "" },
-    Kept { mutant: Mutant::VoteCountedTwice, seed: 0, story: "" },
-    Kept { mutant: Mutant::VoteWithoutLogCheck, seed: 0, story: "" },
+    Kept {
+        mutant: Mutant::VoteBeforeDurable,
+        seed: 271,
+        story: "n1 asks for votes in term 2. The disk of n3 stands still, and n3 says yes \
+            before its vote is on it: after a crash it could vote again.",
+    },
+    Kept {
+        mutant: Mutant::AppendBeforeDurable,
+        seed: 80,
+        story: "n3 leads and sends the entry that opens its term. n1 has it in memory only \
+            and says that it matches: a crash of n1 would take back what the leader may \
+            commit by it.",
+    },
+    Kept {
+        mutant: Mutant::LeaderCountsItselfEarly,
+        seed: 412,
+        story: "n1 leads three. n2 has the first entry on disk and says so; the write of n1 \
+            itself is still under way. It commits: one disk of three holds the entry.",
+    },
+    Kept {
+        mutant: Mutant::RequestVoteBeforeDurable,
+        seed: 99,
+        story: "n1 campaigns and asks for votes while its vote for itself is on its way to \
+            the disk: after a crash it could vote for another in the same term.",
+    },
+    Kept {
+        mutant: Mutant::TruncationWithoutClipping,
+        seed: 142,
+        story: "n1 takes five commands as a leader that nobody follows any more, and writes \
+            them. n3, leader of the next term, has another entry 3; n1 cuts off its \
+            five. Their write ends, and n1 takes its log to be durable up to an entry \
+            that it no longer has.",
+    },
+    Kept {
+        mutant: Mutant::StaleAcknowledgement,
+        seed: 282,
+        story: "n1 matched entry 4 with the leader of term 9. n3, leader of term 10 with another \
+            entry 4, sends its first heartbeat; once term 10 is on disk, n1 tells n3 that \
+            entry 4 matches.",
+    },
+    Kept {
+        mutant: Mutant::TermBeforeDurable,
+        seed: 124,
+        story: "n1 begins a campaign in term 2, and its disk comes to a stand. n2 asks \
+            whether it would get a vote; n1 says no and states term 2, of which a crash \
+            would leave nothing.",
+    },
+    Kept {
+        mutant: Mutant::CommitOldTerm,
+        seed: 351,
+        story: "n3 is elected in term 2. n1 answers that it matches up to the entry of term \
+            1, and has not got the entry that opens term 2 on disk yet; n3 commits by \
+            that answer (Raft Figure 8).",
+    },
+    Kept {
+        mutant: Mutant::VoteCountedTwice,
+        seed: 59,
+        story: "n4 campaigns among seven and gets the votes of n2 and n1. The one of n1 is \
+            delivered twice: with its own that makes four, and n4 leads with three.",
+    },
+    Kept {
+        mutant: Mutant::VoteWithoutLogCheck,
+        seed: 662,
+        story: "n2 and n1 have committed entry 2, of which n3 has nothing. n1 crashes, n3 \
+            campaigns, n2 votes for it, and n3 leads without the entry.",
+    },
 ];
 
 /// How a mutant was caught.

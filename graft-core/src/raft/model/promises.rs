@@ -27,12 +27,6 @@ pub(super) fn check(
     let (disk, term) = (&server.disk.hard_state, message.term());
     assert!(envelope.from == server.node, "{} speaks for another", server.node);
     assert!(envelope.to == receiver.node, "a message went astray");
-    let proposed = match message {
-        Message::PreVote(_) => true,
-        Message::PreVoteResponse(response) => response.granted,
-        _ => false,
-    };
-    assert!(proposed || term <= disk.term, "{} states term {term}, not durable", server.node);
     match message {
         Message::RequestVote(request) => check_request_vote(server, request),
         Message::RequestVoteResponse(response) if response.granted => {
@@ -68,6 +62,13 @@ pub(super) fn check(
         }
         _ => {}
     }
+    // The term that somebody would campaign in binds nobody.
+    let proposed = match message {
+        Message::PreVote(_) => true,
+        Message::PreVoteResponse(response) => response.granted,
+        _ => false,
+    };
+    assert!(proposed || term <= disk.term, "{} states term {term}, not durable", server.node);
 }
 
 fn check_request_vote(server: &Server, request: &VoteRequest) {
@@ -98,6 +99,8 @@ fn check_acknowledgement(server: &Server, to: NodeId, term: Term, matched: Index
 fn check_received(server: &Server, term: Term, received: Index, facts: &Facts) {
     if received > Index(0) {
         let reign = facts.reign(term).expect("only a leader sends appends");
+        let length = Index(reign.log.len() as u64);
+        assert!(received <= length, "{} received more than there is", server.node);
         assert!(
             log_id(&server.log, received) == log_id(&reign.log, received),
             "{} says that it received what it does not hold",

@@ -76,6 +76,7 @@ pub(super) struct Machine {
 pub(super) struct Seen {
     pub(super) hard_state: HardState,
     pub(super) role: Option<RoleName>,
+    pub(super) last: LogId,
     pub(super) commit: Index,
     pub(super) stalled: bool,
     transfer: bool,
@@ -351,6 +352,7 @@ impl Server {
         let risen = raft.hard_state.term > before.hard_state.term;
         let stalled = raft.stalled && !before.stalled;
         let mut seen = Seen { hard_state: raft.hard_state, role: Some(role), ..before };
+        seen.last = raft.last();
         seen.stalled = raft.stalled;
         coverage.note_if(stalled, Corner::WriteSlow);
         match (before.role.unwrap_or(Follower), role) {

@@ -54,20 +54,16 @@ pub(super) fn input(server: &Server, input: &Input) -> String {
 
 /// How a server differs from what it was before.
 pub(super) fn change(before: &Seen, server: &Server) -> String {
-    let (now, log) = (&server.seen, &server.log);
+    let now = &server.seen;
     let role = now.role.map(|role| format!("{role:?}")).unwrap_or_default();
     let same = before.hard_state == now.hard_state
-        && (before.role, before.commit) == (now.role, now.commit);
+        && (before.role, before.last, before.commit) == (now.role, now.last, now.commit);
     if same {
         return String::new();
     }
     let (node, term, vote) = (server.node, now.hard_state.term, now.hard_state.voted_for);
-    let last = log.last().copied().unwrap_or_default();
-    let commit = now.commit;
-    format!(
-        "    {node} now {role} in term {term}, vote {vote:?}, last {}@{last}, commit {commit}",
-        log.len()
-    )
+    let (last, commit) = (now.last, now.commit);
+    format!("    {node} now {role} in term {term}, vote {vote:?}, last {last}, commit {commit}")
 }
 
 pub(super) fn batch(batch: &WriteBatch) -> String {

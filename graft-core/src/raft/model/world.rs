@@ -244,9 +244,12 @@ impl World {
         }
         let proposals = (0..count).map(|_| self.make_proposal(at)).collect();
         let (last, unapplied) = (self.servers[at].log.len(), self.own_bytes(at).1);
+        let hands_over = self.servers[at].hands_over();
         self.turn(at, Some(Input::Propose(proposals)));
         let Some(raft) = &self.servers[at].raft else { return };
         if self.servers[at].log.len() > last {
+            let refuses = hands_over && self.servers[at].hands_over();
+            assert!(!refuses, "{} takes commands while it hands over", self.servers[at].node);
             let (uncommitted, _) = self.own_bytes(at);
             let most = raft.config.max_uncommitted_bytes;
             assert!(uncommitted <= most, "{uncommitted} bytes are uncommitted, {most} may be");
