@@ -87,6 +87,11 @@ enum Next {
 impl Driver<'_> {
     /// Requests a turn takes in at most: a flood must not hold up a heartbeat.
     const REQUESTS_A_TURN: usize = 8192;
+    /// How long checking requests may hold up a turn.
+    const ADMIT_A_TURN: Duration = Duration::from_millis(1);
+    /// The clock is looked at after so many bytes of requests, or so many small ones.
+    const LOOK_EVERY_BYTES: usize = 16 << 10;
+    const LOOK_EVERY_REQUESTS: usize = 64;
     /// How often a turn drains at most before it lets the other tasks of its thread run.
     const DRAINS_A_TURN: usize = 32;
     /// How long the machine may hold up a turn.
@@ -192,22 +197,27 @@ impl Driver<'_> {
             return;
         }
         let mut proposals = Vec::with_capacity(waiting.min(Self::REQUESTS_A_TURN));
-        if waiting <= Self::REQUESTS_A_TURN && self.backlog.is_empty() {
-            let mut requests = std::mem::take(&mut self.arrivals.requests);
-            for request in requests.drain(..) {
-                self.admit(request, &mut proposals);
-            }
-            // The inbox gets this buffer back with the next exchange.
-            self.arrivals.requests = requests;
-        } else {
-            self.backlog.extend(self.arrivals.requests.drain(..));
-            for _ in 0..Self::REQUESTS_A_TURN {
-                let Some(request) = self.backlog.pop_front() else {
+        let until = self.clock.now() + Self::ADMIT_A_TURN;
+        let mut looked = 0;
+        let mut requests = std::mem::take(&mut self.arrivals.requests);
+        let mut taken = requests.drain(..);
+        while proposals.len() < Self::REQUESTS_A_TURN {
+            let Some(request) = self.backlog.pop_front().or_else(|| taken.next()) else {
+                break;
+            };
+            // Checking an entry may mean decoding it: a few large ones take as long as many small ones.
+            looked += Self::LOOK_EVERY_BYTES / Self::LOOK_EVERY_REQUESTS + request.payload.len();
+            self.admit(request, &mut proposals);
+            if looked >= Self::LOOK_EVERY_BYTES {
+                looked = 0;
+                if self.runtime.now() >= until {
                     break;
-                };
-                self.admit(request, &mut proposals);
+                }
             }
         }
+        self.backlog.extend(taken);
+        // The inbox gets this buffer back with the next exchange.
+        self.arrivals.requests = requests;
         if !proposals.is_empty() {
             self.raft.step(Input::Propose(proposals));
         }

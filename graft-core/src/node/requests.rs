@@ -1,6 +1,6 @@
 //! What a request must pass before it is proposed, and how a refusal is told to its client.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::catch_unwind, sync::Arc, time::Duration};
 
 use super::{NodeConfig, events::Events};
 use crate::{
@@ -73,7 +73,11 @@ impl Admission {
         session::check_payload(kind, payload).map_err(|error| error.to_string())?;
         let parsed = Payload::parse(kind, payload).map_err(|error| error.to_string())?;
         match parsed.command() {
-            Some((version, body)) => (self.check)(version, body).map_err(|error| error.reason),
+            // The check is a user's code: its panic refuses one request and must not end the server, or
+            // the client would carry the entry to the next one.
+            Some((version, body)) => catch_unwind(|| (self.check)(version, body))
+                .map_err(|_| "its check panicked over it".to_owned())?
+                .map_err(|error| error.reason),
             None => Ok(()),
         }
     }

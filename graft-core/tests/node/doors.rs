@@ -2,6 +2,7 @@
 //! tests turn.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     ops::Range,
     sync::{
@@ -232,6 +233,15 @@ pub(crate) struct Journal {
 
 /// Does not pass the check.
 pub(crate) const INVALID: &[u8] = b"invalid";
+pub(crate) const CHECK_PANIC: &[u8] = b"check panics";
+/// Takes a millisecond to check, on the clock in [`CHECKING`].
+pub(crate) const HARD: &[u8] = b"hard";
+
+thread_local! {
+    /// A check is a plain function; this is how it gets hold of the test's clock.
+    pub(crate) static CHECKING: RefCell<Option<Arc<Ticker>>> = const { RefCell::new(None) };
+}
+
 /// Passes the check and cannot be applied.
 pub(crate) const UNDECODABLE: &[u8] = b"undecodable";
 /// Blocks until the gate opens.
@@ -243,11 +253,18 @@ pub(crate) const PANIC: &[u8] = b"panic";
 
 impl StateMachine for Journal {
     fn check(&self) -> CommandCheck {
-        |_, body| {
-            if body == INVALID {
-                return Err(InvalidCommand { reason: "it says so itself".into() });
+        |_, body| match body {
+            INVALID => Err(InvalidCommand { reason: "it says so itself".into() }),
+            CHECK_PANIC => panic!("the test asked for it"),
+            HARD => {
+                CHECKING.with_borrow(|clock| {
+                    if let Some(clock) = clock {
+                        clock.pass(Duration::from_millis(1));
+                    }
+                });
+                Ok(())
             }
-            Ok(())
+            _ => Ok(()),
         }
     }
 

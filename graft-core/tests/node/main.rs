@@ -19,7 +19,7 @@ use graft_core::{
 };
 
 use cluster::{Cluster, identity, reply};
-use doors::{BLOCK, Disk, INVALID, PANIC, SLOW, Seen, UNDECODABLE};
+use doors::{BLOCK, CHECK_PANIC, CHECKING, Disk, HARD, INVALID, PANIC, SLOW, Seen, UNDECODABLE};
 
 /// Heartbeats go out every 50 ms; a tick and a slice of applying may be added.
 const LONGEST_SILENCE: Duration = Duration::from_millis(65);
@@ -305,6 +305,39 @@ async fn a_long_backlog_of_entries_delays_no_heartbeat() {
     let silence = longest_silence(&cluster.network.heartbeats(leader.id, from), from, to);
     assert!(silence <= LONGEST_SILENCE, "{silence:?} without a heartbeat");
     assert_eq!(leader.handle.status().role, RoleName::Leader);
+}
+
+/// A burst of large entries, each of which takes long to decode, once deposed leader after leader: the
+/// whole burst was checked in one turn.
+#[tokio::test(start_paused = true)]
+async fn a_burst_of_entries_that_are_hard_to_check_delays_no_heartbeat() {
+    let cluster = Cluster::start(3).await;
+    let at = cluster.leader().await;
+    let leader = &cluster.servers[at];
+    cluster.request(at, b"one").await;
+    CHECKING.set(Some(Arc::clone(&cluster.runtime)));
+    let from = cluster.runtime.now();
+    // More bytes than are checked between two looks at the clock, 0.6 s of checking in all.
+    let waiting: Vec<_> = (0..600).map(|_| cluster.send(at, HARD)).collect();
+    for waiting in waiting {
+        assert_eq!(reply(waiting).await, applied(HARD));
+    }
+    let to = cluster.runtime.now();
+    assert!(to - from >= Duration::from_millis(600), "the checks took their time");
+    // So many small requests are checked between two looks.
+    let stretch = Duration::from_millis(64);
+    let silence = longest_silence(&cluster.network.heartbeats(leader.id, from), from, to);
+    assert!(silence <= LONGEST_SILENCE + stretch, "{silence:?} without a heartbeat");
+    assert_eq!(leader.handle.status().role, RoleName::Leader);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_check_refuses_its_request_and_the_server_goes_on() {
+    let cluster = Cluster::start(1).await;
+    let leader = cluster.leader().await;
+    let refused = cluster.request(leader, CHECK_PANIC).await;
+    assert!(matches!(refused, Reply::Rejected(RejectReason::Invalid(_))), "{refused:?}");
+    assert_eq!(cluster.request(leader, b"one").await, applied(b"one"));
 }
 
 #[tokio::test(start_paused = true)]
