@@ -3,7 +3,7 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use graft_client::{ClientConfig, ClientConfigError, HEADER_BYTES};
-use graft_core::{ClusterId, InboxLimits, NodeId, node::NodeConfig, raft};
+use graft_core::{ClusterId, Entry, InboxLimits, NodeId, node::NodeConfig, raft};
 
 /// How the servers of a cluster behave. The defaults are meant to be kept.
 ///
@@ -169,10 +169,11 @@ impl Config {
         check(self.max_log_bytes > 0, "max_log_bytes", "0", "must be at least 1")?;
         let entry = self.max_entry_bytes.to_string();
         check(
-            self.max_entry_bytes.saturating_add(HEADER_BYTES) <= self.max_uncommitted_bytes,
+            self.max_entry_bytes.saturating_add(HEADER_BYTES + Entry::OVERHEAD)
+                <= self.max_uncommitted_bytes,
             "max_entry_bytes",
             &entry,
-            "must be 32 bytes below `Config::max_uncommitted_bytes`, or the largest entries never get in",
+            "must be 64 bytes below `Config::max_uncommitted_bytes`, or the largest entries never get in",
         )?;
         check(
             self.max_entry_bytes <= MAX_ENTRY_BYTES,

@@ -65,14 +65,15 @@ pub trait Machine: Send + Sized + 'static {
         self.handle_entry(entry)
     }
 
-    /// Answers an entry that only reads, without a place in the log; `None` where it is no query. As
+    /// **Not called by this version.** Answers an entry that only reads, without a place in the log; `None` where it is no query. As
     /// provided no entry is one.
     fn query(&self, entry: Self::Entry) -> Option<Response<Self>> {
         let _ = entry;
         None
     }
 
-    /// A picture of the state, so that the log up to it need not be kept: for state that rkyv can
+    /// **Not called by this version**, which keeps the whole log. A picture of the state, so that the log
+    /// up to it need not be kept: for state that rkyv can
     /// write, `Some(Snapshot::of(self.0.clone()))`. As provided there is none, and the whole log is
     /// kept and replayed.
     ///
@@ -82,7 +83,7 @@ pub trait Machine: Send + Sized + 'static {
         None
     }
 
-    /// Replaces the state by a snapshot's: `self.0 = snapshot.read()?`. As provided it refuses.
+    /// **Not called by this version.** Replaces the state by a snapshot's: `self.0 = snapshot.read()?`. As provided it refuses.
     ///
     /// # Errors
     ///

@@ -66,8 +66,9 @@ impl fmt::Display for Status {
 pub enum StopReason {
     /// Its machine answered otherwise than the leader's. See "What breaks replicas" in [`Machine`](crate::Machine).
     #[error(
-        "its machine differs from the leader's at entry {index} or one of the {} before it: find what is not \
-         deterministic in it (clock, randomness, hash-map order), then start this server with an empty store",
+        "its machine differs from the leader's at entry {index} or one of the {} before it: compare the \
+         servers before restarting any, because the leader may be the one that is wrong, and find what is \
+         not deterministic in the machine (clock, randomness, hash-map order)",
         graft_core::Checkpoint::INTERVAL - 1
     )]
     Diverged {

@@ -3,7 +3,7 @@
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use crate::{
-    InboxLimits, Index, LogStore, Raft, Runtime, StateMachine, StoreError, Transport,
+    Entry, InboxLimits, Index, LogStore, Raft, Runtime, StateMachine, StoreError, Transport,
     raft::{self, ConfigError, Fatal},
 };
 
@@ -83,9 +83,10 @@ impl NodeConfig {
         let rules = [
             (self.max_entry_bytes > 0, "max_entry_bytes", "must be at least 1"),
             (
-                self.max_entry_bytes <= self.raft.max_uncommitted_bytes,
+                self.max_entry_bytes.saturating_add(Entry::OVERHEAD)
+                    <= self.raft.max_uncommitted_bytes,
                 "max_entry_bytes",
-                "must be at most `max_uncommitted_bytes`, or the largest entries never get in",
+                "must be 32 bytes below `max_uncommitted_bytes`, or the largest entries never get in",
             ),
             (u32::try_from(self.max_entry_bytes).is_ok(), "max_entry_bytes", "must be below 4 GiB"),
             (self.max_log_bytes > 0, "max_log_bytes", "must be at least 1"),
@@ -209,7 +210,9 @@ mod tests {
     fn an_entry_limit_out_of_range_is_named() {
         let mut config = NodeConfig::new(raft::Config::new(NodeId(1)));
         assert_eq!(config.validate(), Ok(()));
-        config.max_entry_bytes = config.raft.max_uncommitted_bytes + 1;
+        config.max_entry_bytes = config.raft.max_uncommitted_bytes - Entry::OVERHEAD;
+        assert_eq!(config.validate(), Ok(()));
+        config.max_entry_bytes += 1;
         let field = config.validate().map_err(|error| error.field);
         assert_eq!(field, Err("max_entry_bytes"));
     }
