@@ -109,6 +109,9 @@ fn search(mutant: Mutant, first: u64) -> Option<Catch> {
     None
 }
 
+/// A seed tells its story only as long as the core and the model take the course they took when it was
+/// kept. Where one has changed, the default run is content with a seed close behind, and the long run
+/// asks for the story to be told anew.
 #[test]
 fn the_kept_seed_of_every_mutant_catches_it() {
     let kept = |mutant: Mutant| KEPT.iter().any(|kept| kept.mutant == mutant);
@@ -117,24 +120,23 @@ fn the_kept_seed_of_every_mutant_catches_it() {
     for Kept { mutant, seed, story } in KEPT {
         let healthy = run(seed, None, Trace::default()).failure;
         assert!(healthy.is_none(), "seed {seed} fails without {mutant:?}: {healthy:?}");
-        let caught = run(seed, Some(mutant), Trace::default()).failure;
-        match caught {
-            Some(why) => println!("{mutant:?}: seed {seed}: {why}\n    {story}"),
-            None => stale += &format!("{mutant:?} {:?}\n", search(mutant, 0).map(|new| new.seed)),
+        let Some(caught) = search(mutant, seed) else { panic!("{mutant:?} is not caught") };
+        if caught.seed == seed {
+            println!("{mutant:?}: seed {seed}: {}\n    {story}", caught.why);
+        } else {
+            stale += &format!("{mutant:?}: seed {} instead of {seed}\n", caught.seed);
         }
     }
+    println!("{stale}");
     assert!(
-        stale.is_empty(),
-        "the model or the core has changed its course, and these kept seeds pass their bug by; keep \
-         the seeds beside them, with their stories (GRAFT_MUTANT=<name> GRAFT_SEED=<seed>):\n{stale}"
+        stale.is_empty() || !long(),
+        "these kept seeds pass their bug by; keep the others with their stories, as \
+         `GRAFT_MUTANT=<name> GRAFT_SEED=<seed>` tells them:\n{stale}"
     );
 }
 
 #[test]
 fn a_search_from_anywhere_catches_every_mutant() {
-    if !long() {
-        return;
-    }
     for mutant in Mutant::ALL {
         let started = Instant::now();
         let Some(Catch { seed, steps, why }) = search(mutant, 1_000_000) else {

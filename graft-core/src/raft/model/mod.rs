@@ -9,9 +9,9 @@
 //! (`heal`). Each seed draws its own faults and sizes (`swarm`), and the corners that came up are
 //! counted (`coverage`): the default run asserts that none is missing.
 //!
-//! - `cargo test -p graft-core model` runs a fixed number of seeds and replays the kept seeds of the
-//!   mutants.
-//! - `GRAFT_LONG=1` makes a hundred million steps and searches a seed for each mutant afresh.
+//! - `cargo test -p graft-core model` makes twelve million steps, replays the kept seed of each mutant,
+//!   and searches one afresh.
+//! - `GRAFT_LONG=1` makes a hundred million steps, and wants the kept seeds to be up to date.
 //! - `GRAFT_SEED=17` replays one seed and prints all that happens in it (with `-- --nocapture`);
 //!   `GRAFT_MUTANT=CommitOldTerm` beside it switches on that bug.
 

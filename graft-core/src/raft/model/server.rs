@@ -191,6 +191,14 @@ impl Server {
         matches!(role, Some(Role::Leader(leader)) if leader.transfer.is_some())
     }
 
+    /// Whether it leads and has told this server to take over.
+    pub(super) fn has_told(&self, to: NodeId) -> bool {
+        let Some(Role::Leader(leader)) = self.raft.as_ref().map(|raft| &raft.role) else {
+            return false;
+        };
+        leader.transfer.is_some_and(|transfer| transfer.told && transfer.to == to)
+    }
+
     /// Whether nothing waits for this server's driver.
     pub(super) fn is_idle(&self) -> bool {
         self.drained && self.write.is_none() && self.apply.is_none() && self.loads.is_empty()
