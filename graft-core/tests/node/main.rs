@@ -413,7 +413,7 @@ async fn a_flood_is_taken_in_turn_by_turn_and_answered_whole() {
 async fn proposals_beyond_the_bound_are_refused_as_overloaded() {
     let cluster = Cluster::start_with(3, ApplyMode::Inline, |config| {
         config.max_entry_bytes = 1000;
-        config.raft.max_uncommitted_bytes = 1000;
+        config.raft.max_uncommitted_bytes = 1032;
     })
     .await;
     let leader = cluster.leader().await;
