@@ -90,7 +90,9 @@ impl World {
         self.await_within(4 * timeout, "a leader that all follow", |world| {
             world.undisputed_leader().is_some()
         });
-        self.await_within(4 * timeout, "equal logs, applied everywhere", Self::has_converged);
+        self.await_within(4 * timeout, "equal logs, applied everywhere", |world| {
+            world.has_converged() && world.undisputed_leader().is_some()
+        });
 
         let leader = self.undisputed_leader().expect("awaited above");
         let before = self.facts.committed();
