@@ -92,6 +92,7 @@ corners! {
     MessageOutlived "a message arrived after a restart of its receiver",
     HalfCutLed "a leader stood within four election timeouts while much was cut",
     HalfCutDark "nobody could lead because too much was cut",
+    StallOvercome "another leader stood in time after a leader's disk had come to a stand",
     Diverged "a machine that differed was found",
     CheckpointCompared "a follower compared its machine with the leader's",
 }

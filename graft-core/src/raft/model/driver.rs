@@ -194,6 +194,10 @@ impl World {
         let server = &self.servers[at];
         let Some(raft) = &server.raft else { return };
         let status = raft.status();
+        if server.drained {
+            let (open, known) = (raft.open_proposals().count(), [server.self_now()]);
+            assert!(open == self.facts.open_requests(&known), "a request is not accounted for");
+        }
         assert!(status.last_applied <= status.commit_index && status.node == server.node);
         for index in 1..=server.log.len() as u64 {
             let known = log_id(&server.log, Index(index)).term;

@@ -109,8 +109,33 @@ impl World {
         assert!(open == 0, "{open} requests were forgotten");
         self.hand_over();
         if self.rng.bool() {
+            self.stall_leader();
+        }
+        if self.rng.bool() {
             self.diverge();
         }
+    }
+
+    /// A leader whose disk stands still is replaced within the limit and two election timeouts, where
+    /// others can (PROTOCOL "Stalls"); meanwhile, and afterwards, nothing is lost.
+    fn stall_leader(&mut self) {
+        let leader = self.undisputed_leader().expect("the cluster is at rest");
+        let node = self.servers[leader].node;
+        if !self.facts.is_quorum(|other| other != node) {
+            return;
+        }
+        self.trace.note(|| format!("the disk of {node} stands still"));
+        self.servers[leader].disk_sticks = true;
+        self.propose_at(leader, 1);
+        let timeout = self.swarm.election_timeout();
+        self.await_within(self.swarm.stall_limit() + 2 * timeout, "another leader", |world| {
+            world.undisputed_leader().is_some_and(|latest| latest != leader)
+        });
+        self.coverage.note(Corner::StallOvercome);
+        self.servers[leader].disk_sticks = false;
+        self.await_within(2 * timeout, "equal logs after a stall", |world| {
+            world.has_converged() && world.undisputed_leader().is_some()
+        });
     }
 
     /// A machine that was tampered with is found, and its server stops (PROTOCOL "The machine").
@@ -181,6 +206,7 @@ impl World {
             assert!(self.step < begun + Self::MOST_EVENTS, "the cluster does not come to rest");
             let at = self.rng.usize(..self.servers.len());
             match self.rng.u32(..5) {
+                0 if self.servers[at].disk_sticks => {}
                 0 => self.complete_write(at),
                 1 => self.complete_apply(at),
                 2 => self.complete_load(at),

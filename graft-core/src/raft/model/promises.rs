@@ -65,6 +65,11 @@ pub(super) fn check(
         }
         _ => {}
     }
+    if let Message::TimeoutNow { .. } = message {
+        let voters = server.raft.as_ref().map(|raft| raft.membership());
+        let is_voter = voters.is_none_or(|membership| membership.is_voter(envelope.to));
+        assert!(is_voter, "{} is to lead and may not", envelope.to);
+    }
     // The term that somebody would campaign in binds nobody.
     let proposed = match message {
         Message::PreVote(_) => true,

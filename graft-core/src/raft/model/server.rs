@@ -201,7 +201,8 @@ impl Server {
 
     /// Whether nothing waits for this server's driver.
     pub(super) fn is_idle(&self) -> bool {
-        self.drained && self.write.is_none() && self.apply.is_none() && self.loads.is_empty()
+        let writes = self.write.is_some() && !self.disk_sticks;
+        self.drained && !writes && self.apply.is_none() && self.loads.is_empty()
     }
 
     /// Takes a write over from the lanes.

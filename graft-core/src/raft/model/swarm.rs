@@ -126,6 +126,11 @@ impl Swarm {
         (self.config.election_timeout_min_ticks, self.config.election_timeout_max_ticks)
     }
 
+    /// After how many ticks a write counts as stalled.
+    pub(super) const fn stall_limit(&self) -> u64 {
+        self.config.stalled_write_ticks
+    }
+
     /// One election timeout, in ticks.
     pub(super) fn election_timeout(&self) -> u64 {
         self.config.election_timeout_max_ticks
