@@ -26,6 +26,7 @@ mod promises;
 mod regressions;
 mod runner;
 mod scenes;
+mod seen;
 mod server;
 mod swarm;
 mod timers;

@@ -52,23 +52,8 @@ pub(super) fn check(
             coverage.note_if(response.matched < response.received, Corner::PartlyAcknowledged);
             check_received(server, term, response.received, facts);
         }
-        // Where a disk has come to a stand there is no time to wait for this, and a transfer that was
-        // given up before the turn ended promises nothing.
-        Message::TimeoutNow { .. } if server.has_told(envelope.to) => {
-            let last = facts.reign(term).and_then(|reign| reign.log.last().copied());
-            let last =
-                LogId { term: last.unwrap_or_default(), index: Index(server.log.len() as u64) };
-            // Where a later leader has come up behind this one's back, all this is history.
-            let current = receiver.disk.hard_state.term <= term;
-            let holds = receiver.disk.holds(last);
-            assert!(holds || !current, "{} is to lead without {last}", envelope.to);
-        }
+        Message::TimeoutNow { .. } => check_timeout_now(server, receiver, term, facts),
         _ => {}
-    }
-    if let Message::TimeoutNow { .. } = message {
-        let voters = server.raft.as_ref().map(|raft| raft.membership());
-        let is_voter = voters.is_none_or(|membership| membership.is_voter(envelope.to));
-        assert!(is_voter, "{} is to lead and may not", envelope.to);
     }
     // The term that somebody would campaign in binds nobody.
     let proposed = match message {
@@ -77,6 +62,21 @@ pub(super) fn check(
         _ => false,
     };
     assert!(proposed || term <= disk.term, "{} states term {term}, not durable", server.node);
+}
+
+fn check_timeout_now(server: &Server, receiver: &Server, term: Term, facts: &Facts) {
+    let to = receiver.node;
+    let membership = server.raft.as_ref().map(|raft| raft.membership());
+    assert!(membership.is_none_or(|one| one.is_voter(to)), "{to} is to lead and may not");
+    // Where a disk has come to a stand there is no time to wait for the log; a transfer that was given
+    // up before the turn ended promises nothing; and where a later leader has come up behind this
+    // one's back, all this is history.
+    if server.has_told(to) && receiver.disk.hard_state.term <= term {
+        let last = facts.reign(term).and_then(|reign| reign.log.last().copied());
+        let index = Index(server.log.len() as u64);
+        let last = LogId { term: last.unwrap_or_default(), index };
+        assert!(receiver.disk.holds(last), "{to} is to lead without {last}");
+    }
 }
 
 fn check_request_vote(server: &Server, request: &VoteRequest) {

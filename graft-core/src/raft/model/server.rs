@@ -8,14 +8,15 @@ use super::{
     coverage::{Corner, Coverage},
     disk::{Disk, place},
     facts::Facts,
+    seen::Seen,
     swarm::Swarm,
     timers::Timers,
     world::TICK,
 };
 use crate::{
-    Birth, Checkpoint, ClusterId, Entries, EntryKind, Epoch, HardState, Identity, Incarnation,
-    Index, LogId, NodeId, Term,
-    raft::{Apply, Load, Raft, Role, RoleName, WriteBatch, WriteId, progress::ProgressState},
+    Birth, Checkpoint, ClusterId, Entries, EntryKind, Epoch, Identity, Incarnation, Index, LogId,
+    NodeId, Term,
+    raft::{Apply, Load, Raft, Role, RoleName, WriteBatch, WriteId},
 };
 
 #[derive(Debug)]
@@ -69,25 +70,6 @@ pub(super) struct Sent {
 pub(super) struct Machine {
     pub(super) applied: Index,
     pub(super) sum: u64,
-}
-
-/// A server as it was after the last step.
-#[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Seen {
-    pub(super) hard_state: HardState,
-    pub(super) role: Option<RoleName>,
-    pub(super) last: LogId,
-    pub(super) commit: Index,
-    pub(super) stalled: bool,
-    transfer: bool,
-    campaigns_for_transfer: bool,
-    campaign_deadline: u64,
-    asked: bool,
-    owes_vote: bool,
-    pub(super) owes_acknowledgement: bool,
-    expects_checkpoint: bool,
-    pub(super) fresh_truncation: bool,
-    probing: u32,
 }
 
 impl Machine {
@@ -246,7 +228,9 @@ impl Server {
             self.watch_leader(&raft, facts, coverage);
         }
         let news = self.watch_commit(&raft, facts, coverage);
-        self.watch_role(&raft, coverage);
+        let now = Seen::of(&raft, &self.seen);
+        now.note_corners(&self.seen, &raft, coverage);
+        self.seen = now;
         self.raft = Some(raft);
         news
     }
@@ -352,80 +336,6 @@ impl Server {
         }
         self.seen.commit = new;
         news || leads.is_some()
-    }
-
-    /// Notes the corners that a change of role or term passes.
-    fn watch_role(&mut self, raft: &Raft, coverage: &mut Coverage) {
-        use RoleName::{Candidate, Follower, Leader, PreCandidate};
-        let (before, role) = (self.seen, raft.role_name());
-        let risen = raft.hard_state.term > before.hard_state.term;
-        let stalled = raft.stalled && !before.stalled;
-        let mut seen = Seen { hard_state: raft.hard_state, role: Some(role), ..before };
-        seen.last = raft.last();
-        seen.stalled = raft.stalled;
-        coverage.note_if(stalled, Corner::WriteSlow);
-        match (before.role.unwrap_or(Follower), role) {
-            (Leader, Leader) => {}
-            (Leader, _) if risen => coverage.note(Corner::LeaderDeposed),
-            (Leader, _) if stalled => {
-                coverage.note(Corner::LeaderStalled);
-                coverage.note_if(before.transfer, Corner::TransferStalled);
-            }
-            (Leader, _) => coverage.note(Corner::QuorumLost),
-            (PreCandidate, Follower) if !risen && raft.leader().is_none() => {
-                coverage.note(Corner::PreVoteLost);
-            }
-            (Candidate, Follower) if risen => {
-                coverage.note_if(!before.asked, Corner::CandidateOvertaken);
-            }
-            (Candidate, Follower) if raft.leader().is_some() => {
-                coverage.note(Corner::CandidateFollowed);
-            }
-            (Candidate, Follower) if !raft.stalled => coverage.note(Corner::CandidateLost),
-            (Candidate, PreCandidate) => coverage.note(Corner::CandidateTimedOut),
-            (Candidate, Candidate) if risen => coverage.note(Corner::CandidateTimedOut),
-            _ => {}
-        }
-        if risen {
-            coverage.note_if(before.owes_vote, Corner::VoteDropped);
-            coverage.note_if(before.owes_acknowledgement, Corner::AcknowledgementDropped);
-        }
-        seen.transfer = false;
-        seen.campaigns_for_transfer = false;
-        seen.asked = false;
-        seen.owes_acknowledgement = false;
-        seen.owes_vote = raft.debts.vote.is_some();
-        let expected = before.expects_checkpoint;
-        seen.expects_checkpoint = false;
-        match &raft.role {
-            Role::Leader(leader) => {
-                let given_up = before.transfer && leader.transfer.is_none();
-                coverage.note_if(given_up, Corner::TransferGivenUp);
-                seen.transfer = leader.transfer.is_some();
-                let probing = |(_, one): &&(NodeId, super::super::Progress)| {
-                    matches!(one.state, ProgressState::Probe { .. })
-                };
-                let probing = leader.peers.iter().filter(probing).count();
-                seen.probing = u32::try_from(probing).expect("small");
-                let same = before.role == Some(Leader);
-                coverage.note_if(same && seen.probing > before.probing, Corner::BackToProbe);
-            }
-            Role::PreCandidate(candidate) | Role::Candidate(candidate) => {
-                seen.campaigns_for_transfer = candidate.transfer;
-                seen.asked = candidate.asked;
-                let again = candidate.election_deadline != before.campaign_deadline;
-                let both = before.role == Some(PreCandidate) && role == PreCandidate;
-                coverage.note_if(both && again && !risen, Corner::PreVoteTimedOut);
-                seen.campaign_deadline = candidate.election_deadline;
-            }
-            Role::Follower(follower) => {
-                seen.owes_acknowledgement = follower.append_owed;
-                seen.expects_checkpoint = follower.expected.is_some();
-                coverage
-                    .note_if(expected && follower.expected.is_none(), Corner::CheckpointCompared);
-            }
-        }
-        self.seen = seen;
     }
 }
 

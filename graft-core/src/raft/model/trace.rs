@@ -1,6 +1,9 @@
 //! What happened, in words. Nothing is put into words unless somebody is going to read it.
 
-use super::server::{Seen, Server, entries_of};
+use super::{
+    seen::Seen,
+    server::{Server, entries_of},
+};
 use crate::{
     AppendOutcome, Entries, Index, Message, PeerEnvelope, Write,
     raft::{Input, WriteBatch},
