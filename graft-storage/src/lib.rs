@@ -6,9 +6,11 @@
 //!   under any executor and any test framework.
 //! * [`fault`] holds the switches by which tests make a [`MemoryStore`] slow, deaf or broken. They are
 //!   off until somebody turns one.
+//! * [`medium`] is the seam between a store and its disk: the real one, and one that fails as disks do.
 
 pub mod conformance;
 pub mod fault;
+pub mod medium;
 mod memory;
 
 pub use memory::MemoryStore;
