@@ -51,8 +51,9 @@ pub struct Config {
     pub max_uncommitted_bytes: usize,
     /// How many bytes a leader lets lie committed and not yet applied. Default 64 MiB.
     pub max_unapplied_bytes: usize,
-    /// How many bytes of the log are kept in memory for slow peers once they are durable and applied.
-    /// Default 16 MiB: four windows. A peer further behind is served from the store.
+    /// How many bytes of the log are kept in memory for slow peers and a slow machine once they are
+    /// committed and durable. Default 16 MiB: four windows. Whoever is further behind is served from the
+    /// store.
     pub tail_bytes: usize,
     #[cfg(any(test, feature = "mutants"))]
     /// A known bug to switch on, for proving that tests catch it.

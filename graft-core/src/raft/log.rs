@@ -18,6 +18,10 @@ pub(super) struct Log {
     /// All bytes ever appended to the tail, with what each part costs beside its entries; positions in
     /// it tell sizes of ranges without a scan.
     appended_bytes: u64,
+    /// Up to where entries have left memory, and the positions of some of the boundaries before: so that
+    /// what is not applied is counted although it is not held. Never empty; the last one is where the tail
+    /// begins.
+    gone: VecDeque<(Index, u64)>,
 }
 
 /// A piece of the tail: what one append brought.
@@ -88,6 +92,7 @@ impl Log {
             terms: TermRuns(durable.terms.clone()),
             tail: VecDeque::new(),
             appended_bytes: 0,
+            gone: VecDeque::from([(durable.last.index, 0)]),
         }
     }
 
@@ -175,8 +180,12 @@ impl Log {
             part.bytes.end = part.bytes.start + part.entries.size() as u64 + Part::OVERHEAD;
             break;
         }
-        self.terms.truncate_from(index);
         let last = index.previous();
+        if self.tail_begin().0 > last {
+            self.gone.retain(|(gone, _)| *gone < last);
+            self.gone.push_back((last, self.appended_bytes));
+        }
+        self.terms.truncate_from(index);
         let term = if last == self.compacted.index {
             self.compacted.term
         } else {
@@ -277,28 +286,51 @@ impl Log {
         low
     }
 
-    /// About how many bytes the entries above `index` take; exact at the boundaries of appends, and
-    /// not counting what is no longer in memory.
+    /// About how many bytes the entries above `index` take: exact at the boundaries of appends, up to
+    /// [`MARK_BYTES`](Self::MARK_BYTES) too many where they are no longer in memory, and nothing for what
+    /// was there before the last restart.
     pub(super) fn bytes_above(&self, index: Index) -> usize {
-        let from = self.first_ending_at(index.next());
-        self.tail.get(from).map_or(0, |first| {
-            let end = self.tail.back().map_or(first.bytes.end, |last| last.bytes.end);
-            // A truncated part leaves a gap in the numbers, so this may count a little too much.
-            usize::try_from(end - first.bytes.start).unwrap_or(usize::MAX)
-        })
+        let end = self.tail.back().map_or(self.tail_begin().1, |last| last.bytes.end);
+        let begin = if index < self.tail_begin().0 {
+            let after = self.gone.partition_point(|(last, _)| *last <= index);
+            self.gone[after.saturating_sub(1)].1
+        } else {
+            let from = self.first_ending_at(index.next());
+            self.tail.get(from).map_or(end, |first| first.bytes.start)
+        };
+        // A truncated part leaves a gap in the numbers, so this may count a little too much.
+        usize::try_from(end - begin).unwrap_or(usize::MAX)
     }
 
-    /// Frees memory down to `max_bytes`, but nothing above `upto`.
-    pub(super) fn evict(&mut self, upto: Index, max_bytes: usize) {
+    /// How exactly the sizes of what is no longer in memory are known.
+    const MARK_BYTES: u64 = 1 << 20;
+
+    /// Frees memory down to `max_bytes`, but nothing above `settled`; the sizes of what is above `applied`
+    /// stay known.
+    pub(super) fn evict(&mut self, settled: Index, applied: Index, max_bytes: usize) {
         while let Some(front) = self.tail.front() {
             let held = self.appended_bytes - front.bytes.start;
-            if held <= max_bytes as u64 || front.last > upto {
+            if held <= max_bytes as u64 || front.last > settled {
                 break;
             }
+            let boundary = (front.last, front.bytes.end);
             self.tail.pop_front();
+            if self.gone.len() > 1
+                && boundary.1 - self.gone[self.gone.len() - 2].1 <= Self::MARK_BYTES
+            {
+                self.gone.pop_back();
+            }
+            self.gone.push_back(boundary);
+        }
+        while self.gone.len() > 1 && self.gone[1].0 <= applied {
+            self.gone.pop_front();
         }
     }
 
+    /// The last entry before the tail, and the position where it ends.
+    fn tail_begin(&self) -> (Index, u64) {
+        self.gone.back().copied().unwrap_or_default()
+    }
     /// Whether all of `entries` are still part of this log.
     pub(super) fn contains(&self, entries: &Entries) -> bool {
         entries.iter().all(|entry| self.term_at(entry.log_id.index) == Some(entry.log_id.term))
@@ -403,11 +435,43 @@ mod tests {
     #[test]
     fn eviction_spares_what_is_still_needed() {
         let mut log = log();
-        log.evict(Index(6), 0);
+        log.evict(Index(6), Index(0), 0);
         assert_eq!(log.tail_first(), Index(6), "the part 6..9 holds entries above the limit");
         assert!(log.entries(Index(5)..Index(7), 10, 1000).is_none());
         assert_eq!(terms(&log), [1, 1, 1, 1, 1, 3, 3, 3, 4], "terms stay known");
-        log.evict(Index(9), 0);
+        log.evict(Index(9), Index(9), 0);
         assert_eq!(log.tail_first(), Index(10));
+        assert_eq!(log.gone.len(), 1, "what is applied needs no size");
+    }
+
+    #[test]
+    fn what_is_not_in_memory_is_still_counted() {
+        let mut log = log();
+        let mut bytes = log.bytes_above(Index(9));
+        assert_eq!(bytes, 0);
+        for at in 0..400_u64 {
+            let payload = Bytes::from(vec![0; 10_000]);
+            let entry = Entry {
+                log_id: LogId::new(4, 10 + at),
+                time: LogTime(at),
+                kind: EntryKind::Plain,
+                payload,
+            };
+            bytes += entry.size() + usize::try_from(Part::OVERHEAD).unwrap();
+            log.append(std::iter::once(entry).collect());
+            log.evict(log.last().index, Index(9), 50_000);
+        }
+        let marks = usize::try_from(Log::MARK_BYTES).unwrap();
+        let counted = log.bytes_above(Index(9));
+        assert!((bytes..=bytes + marks).contains(&counted), "{counted} counted, there are {bytes}");
+        assert!(log.tail.len() <= 5, "most of it has left memory");
+        assert!(log.gone.len() <= 2 * bytes / marks + 2, "the marks are few: {}", log.gone.len());
+        let half = log.bytes_above(Index(209));
+        assert!((bytes / 2..=bytes / 2 + marks).contains(&half), "{half} of {bytes}");
+        assert_eq!(log.bytes_above(log.last().index), 0);
+        log.truncate_from(Index(100));
+        assert_eq!(log.bytes_above(Index(99)), 0);
+        log.append(run(5, 100..101));
+        assert_eq!(log.bytes_above(Index(99)), run(5, 100..101).size() + 192);
     }
 }

@@ -8,6 +8,7 @@
 //! | `election` | Raft §5.2, §5.4.1; pre-vote, thesis §9.6; check-quorum, §6.2 |
 //! | `follower` | receiving `AppendEntries` and heartbeats, Raft §5.3 |
 //! | `leader` | replication, Raft §5.3; commitment, §5.4.2 |
+//! | `applying` | committed entries on their way to the machine, Raft §5.3; entries that are on disk only |
 //! | `transfer` | leadership transfer, thesis §3.10; stalled disks |
 //! | `durability` | "on stable storage before responding to RPCs", Raft Figure 2: the only place that lets promises out |
 //! | `log`, `progress`, `role` | the state these work on |
@@ -79,6 +80,7 @@
 //! nobody, and no timer helps: committed entries might be lost. Once one more link lets a server with
 //! those entries reach a quorum, the election follows.
 
+mod applying;
 mod config;
 mod divergence;
 mod durability;
@@ -113,6 +115,7 @@ use mutants::Mutant;
 pub use status::{PeerStatus, RoleName, Status};
 
 use crate::{Entries, HardState, Index, LogId, Membership, NodeId, PeerEnvelope, Recovered, Term};
+use applying::LoadFor;
 use divergence::Checkpoints;
 use durability::{Debts, Durability};
 use log::Log;
@@ -162,13 +165,6 @@ pub struct Raft {
     counters: Counters,
     /// Whether anything happened since the last drain that gave nothing.
     stirred: bool,
-}
-
-/// What a load was wanted for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum LoadFor {
-    Apply,
-    Peer { node: NodeId, term: Term, from: Index },
 }
 
 impl Raft {
@@ -269,7 +265,8 @@ impl Raft {
             self.replicate();
             effects.write = self.next_write();
             effects.apply = self.next_apply();
-            self.log.evict(self.applied.min(self.durability.durable), self.config.tail_bytes);
+            let settled = self.commit_index.min(self.durability.durable);
+            self.log.evict(settled, self.applied, self.config.tail_bytes);
         }
         effects.messages.append(&mut self.outbox);
         effects.answers.append(&mut self.answers);
@@ -330,88 +327,6 @@ impl Raft {
     fn commit_to(&mut self, index: Index) {
         let index = index.min(self.log.last().index);
         self.commit_index = self.commit_index.max(index);
-    }
-
-    /// Committed and durable entries that the machine has not had yet, one batch at a time.
-    fn next_apply(&mut self) -> Option<Apply> {
-        if self.apply_issued > self.applied {
-            return None;
-        }
-        let upto = self.commit_index.min(self.durability.durable);
-        let entries = match self.ready_apply.take() {
-            Some(loaded) => loaded,
-            None if upto > self.apply_issued => {
-                let range = self.apply_issued.next()..upto.next();
-                let bytes = self.config.max_batch_bytes;
-                let Some(entries) = self.log.entries(range.clone(), usize::MAX, bytes) else {
-                    self.want_load(LoadFor::Apply, range);
-                    return None;
-                };
-                entries
-            }
-            None => return None,
-        };
-        self.apply_issued = entries.last_log_id().map_or(self.apply_issued, |last| last.index);
-        let waiting = self.take_waiting(self.apply_issued);
-        Some(Apply { entries, waiting })
-    }
-
-    /// Those who wait on this server for entries up to `index`.
-    fn take_waiting(&mut self, index: Index) -> Vec<(Index, Token)> {
-        let Role::Leader(leader) = &mut self.role else {
-            return Vec::new();
-        };
-        let count = leader.open.partition_point(|(waiting, _)| *waiting <= index);
-        leader.open.drain(..count).collect()
-    }
-
-    fn on_applied(&mut self, index: Index, checkpoints: &[crate::Checkpoint]) {
-        assert!(index > self.applied, "an apply was completed twice");
-        assert!(index <= self.apply_issued, "the machine applied what it was not given");
-        self.applied = index;
-        self.apply_issued = index;
-        self.note_checkpoints(checkpoints);
-    }
-
-    /// Asks the store for entries that are no longer in memory, once for each who wants some.
-    fn want_load(&mut self, purpose: LoadFor, range: std::ops::Range<Index>) {
-        let same = |known: &LoadFor| match (known, &purpose) {
-            (LoadFor::Peer { node: known, .. }, LoadFor::Peer { node, .. }) => known == node,
-            (known, purpose) => known == purpose,
-        };
-        if self.loads.iter().any(|(_, known)| same(known)) {
-            return;
-        }
-        let id = self.next_load;
-        self.next_load = LoadId(id.0 + 1);
-        self.loads.push((id, purpose));
-        self.wanted_loads.push(Load { id, range, max_bytes: self.config.max_batch_bytes });
-    }
-
-    /// The store read something. It counts only where it is still our log.
-    fn on_loaded(&mut self, id: LoadId, entries: Entries) {
-        let position = self.loads.iter().position(|(known, _)| *known == id);
-        assert!(position.is_some(), "a load was completed that is not under way");
-        let Some((_, purpose)) = position.map(|position| self.loads.swap_remove(position)) else {
-            return;
-        };
-        let ours = !entries.is_empty() && self.log.contains(&entries);
-        match purpose {
-            LoadFor::Apply => {
-                let upto = self.commit_index.min(self.durability.durable);
-                let fits = entries.first_index() == Some(self.apply_issued.next());
-                if ours && fits {
-                    let mut entries = entries;
-                    entries.truncate_from(upto.next());
-                    self.ready_apply = Some(entries);
-                }
-            }
-            LoadFor::Peer { node, term, from } => {
-                if ours && term == self.hard_state.term {
-                    self.send_loaded(node, from, entries);
-                }
-            }
-        }
     }
 
     /// Whether this server leads.
