@@ -21,7 +21,7 @@ const RESTARTS: usize = 3;
 /// Over which time restarts are counted.
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// How long the transport of a server that panicked may take to close.
+/// How long the transport of a server that panicked may take to close, and its machine to come to rest.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs server number `at` until it stops for good, and says how that was.
@@ -59,7 +59,21 @@ async fn run(
         };
         // The node could not do it: those who wait for answers of this server must hear of it.
         cluster.within(CLOSE_PATIENCE, transport.close()).await;
+        // Nor could it wait for its machine's thread, and two machines of one server may be one too many.
+        let rests = match server.handle() {
+            Some(handle) => handle.machine_rests(CLOSE_PATIENCE).await.is_ok(),
+            None => true,
+        };
         let reason = StopReason::Panicked { message };
+        if !rests {
+            let reason = StopReason::NotRestarted {
+                reason: format!(
+                    "{reason}; and its machine was still at work {CLOSE_PATIENCE:?} later: restart the server once \
+                     its thread has ended"
+                ),
+            };
+            return Status::Failed { reason, restarts: recent.count() };
+        }
         if server.is_stop_wanted() || !recent.allow(cluster.runtime().now()) {
             return Status::Failed { reason, restarts: recent.count() };
         }

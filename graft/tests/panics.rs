@@ -5,8 +5,9 @@
 mod common;
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
+    mpsc,
 };
 
 use common::{Note, Notes, SERVERS, Trap, add, soon, until, until_failed};
@@ -106,4 +107,77 @@ async fn a_driver_that_panics_again_and_again_is_left_alone_after_three_restarts
     until(&notes, "server3", |overview| overview.leader.is_some()).await;
     notes.stop_server("server1").await.unwrap();
     assert_eq!(soon(notes.request("server2", Note::Read)).await.unwrap(), ["a", "b", "c"]);
+}
+
+/// A machine on a thread of its own that stays at work until it is let go, and counts how many of its
+/// server are alive.
+struct Lingering {
+    alive: Arc<AtomicUsize>,
+    gate: Arc<Mutex<mpsc::Receiver<()>>>,
+    at_work: tokio::sync::mpsc::UnboundedSender<()>,
+}
+
+impl graft::Machine for Lingering {
+    type Entry = Note;
+    const APPLY: graft::Apply = graft::Apply::Thread;
+    fn handle_entry(&mut self, entry: Note) -> Vec<String> {
+        if matches!(entry, Note::Add(_)) {
+            // The test may have ended: then nobody listens, and nobody holds the gate.
+            let _ = self.at_work.send(());
+            let _ = self.gate.lock().unwrap().recv();
+        }
+        Vec::new()
+    }
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        self.alive.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn a_server_whose_driver_panicked_waits_for_its_machines_thread() {
+    let [panics, alive, most_alive] = std::array::from_fn(|_| Arc::<AtomicUsize>::default());
+    let (open_gate, gate) = mpsc::channel();
+    let gate = Arc::new(Mutex::new(gate));
+    let (at_work, mut work) = tokio::sync::mpsc::unbounded_channel();
+    let set = Arc::clone(&panics);
+    let open = move |_: &graft::ServerName| -> Result<Box<dyn LogStore>, StoreError> {
+        Ok(Box::new(Trap::new(MemoryStore::new(), Arc::clone(&set))))
+    };
+    let (counted, most) = (Arc::clone(&alive), Arc::clone(&most_alive));
+    let init = move || {
+        let now = counted.fetch_add(1, Ordering::SeqCst) + 1;
+        most.fetch_max(now, Ordering::SeqCst);
+        Lingering { alive: Arc::clone(&counted), gate: Arc::clone(&gate), at_work: at_work.clone() }
+    };
+    let alone = graft::cluster(["alone"]).stores(open).start(init).await.unwrap();
+    let mut watch = alone.watch("alone").unwrap();
+
+    let first = soon(alone.request("alone", add("held")));
+    let second = async {
+        soon(work.recv()).await.unwrap();
+        // While the machine works on its thread, the next write panics.
+        panics.store(1, Ordering::Relaxed);
+        let next = soon(alone.request("alone", Note::Read));
+        let release = async {
+            while panics.load(Ordering::Relaxed) > 0 {
+                tokio::task::yield_now().await;
+            }
+            open_gate.send(()).unwrap();
+            // The log is replayed by the machine that is made anew.
+            soon(work.recv()).await.unwrap();
+            open_gate.send(()).unwrap();
+        };
+        tokio::join!(next, release).0
+    };
+    let (first, second) = tokio::join!(first, second);
+    assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
+    assert_eq!(watch.borrow_and_update().status, Status::Running);
+    assert_eq!(
+        most_alive.load(Ordering::SeqCst),
+        1,
+        "the old machine was at work beside the new one"
+    );
 }

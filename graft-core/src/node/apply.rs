@@ -165,6 +165,7 @@ impl ApplyLane {
         };
         let open = &batch.waiting[batch.answered..];
         self.away.extend(open.iter().map(|(_, token)| *token));
+        self.desk.on_departure();
         let mut delivery =
             Delivery { desk: Arc::clone(&self.desk), job: Some(Box::new(Job { works, batch })) };
         self.runtime.spawn_blocking(Box::new(move || delivery.run()));
@@ -229,7 +230,8 @@ impl Delivery {
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        if self.job.is_some() {
+        if let Some(job) = self.job.take() {
+            drop(job);
             self.desk.give_back(Returned::Lost {
                 reason: "its runtime dropped the work before running it".into(),
             });

@@ -44,6 +44,14 @@ pub(super) struct Desk {
     inbox: Inbox,
     papers: Mutex<Papers>,
     closed: AtomicBool,
+    absence: Mutex<Absence>,
+}
+
+/// Whether the machine is on its thread, and who waits until it is not.
+#[derive(Default)]
+struct Absence {
+    away: bool,
+    waiting: Vec<oneshot::Sender<()>>,
 }
 
 impl Desk {
@@ -57,6 +65,7 @@ impl Desk {
             inbox,
             papers: Mutex::new(Papers::default()),
             closed: AtomicBool::new(false),
+            absence: Mutex::default(),
         })
     }
 
@@ -80,6 +89,11 @@ impl Desk {
         self.wake();
     }
 
+    /// The machine goes to its thread.
+    pub(super) fn on_departure(&self) {
+        self.absence().away = true;
+    }
+
     /// The machine's thread is done with a slice. A node that is gone has no use for the machine: it is
     /// dropped here.
     pub(super) fn give_back(&self, returned: Returned) {
@@ -87,11 +101,38 @@ impl Desk {
         if self.closed.load(Ordering::Relaxed) {
             drop(papers);
             drop(returned);
-            return;
+        } else {
+            papers.returned = Some(returned);
+            drop(papers);
+            self.wake();
         }
-        papers.returned = Some(returned);
-        drop(papers);
-        self.wake();
+        let waiting = {
+            let mut absence = self.absence();
+            absence.away = false;
+            mem::take(&mut absence.waiting)
+        };
+        for waiting in waiting {
+            // Whoever no longer waits need not know.
+            let _ = waiting.send(());
+        }
+    }
+
+    /// Ends once the machine is not on its thread.
+    pub(super) async fn until_machine_rests(&self) {
+        let (sender, rests) = oneshot::channel();
+        {
+            let mut absence = self.absence();
+            if !absence.away {
+                return;
+            }
+            absence.waiting.push(sender);
+        }
+        // The sender is used or dropped with the desk, and either way the machine is at rest.
+        let _ = rests.await;
+    }
+
+    fn absence(&self) -> MutexGuard<'_, Absence> {
+        self.absence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wake(&self) {

@@ -168,6 +168,16 @@ impl Handle {
         in_time.map(|()| self.status.borrow().stopped.clone())
     }
 
+    /// Waits until the machine is not on its thread. After a panic of [`Node::run`](super::Node::run) it
+    /// may still be at work there; whoever starts the server again waits for this first.
+    ///
+    /// # Errors
+    ///
+    /// [`HandleError::NoAnswer`] where that takes longer than `timeout`.
+    pub async fn machine_rests(&self, timeout: Duration) -> Result<(), HandleError> {
+        self.within(timeout, self.desk.until_machine_rests()).await
+    }
+
     async fn order<T>(&self, order: Order, answer: oneshot::Receiver<T>) -> Result<T, HandleError> {
         self.desk.order(order).map_err(|refused| match refused {
             Refused::Full => HandleError::Busy,
