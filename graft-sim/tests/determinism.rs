@@ -232,25 +232,39 @@ fn run(seed: u64) -> (u64, u64) {
         }));
     }
 
-    // A second in, the leader's disk slows down, and then its power fails in the middle of it all.
-    world.executor.run_until(Duration::from_secs(1));
+    // Once requests are answered the leader's disk slows down, and then its power fails in the middle of
+    // it all.
+    let progress = || *answered.lock().unwrap_or_else(PoisonError::into_inner);
     let leads = |(handle, _): &(Handle, Power)| {
         let status = handle.status();
         status.leader == Some(status.node)
     };
-    let victim = servers.iter().position(leads).unwrap_or(0);
+    let mut now = Duration::ZERO;
+    let mut pass = |time| {
+        now += time;
+        assert!(now < Duration::from_secs(120), "nothing goes on");
+        world.executor.run_until(now);
+    };
+    let victim = loop {
+        pass(Duration::from_millis(10));
+        match servers.iter().position(leads) {
+            Some(leader) if progress() >= CLIENT_TASKS => break leader,
+            _ => {}
+        }
+    };
     world.stores[victim].faults().hold_writes();
-    world.executor.run_until(Duration::from_millis(1_100));
+    pass(Duration::from_millis(100));
+    let open = CLIENT_TASKS * REQUESTS - progress();
+    assert!(open > CLIENT_TASKS, "the power is to fail in the middle, {open} requests are left");
     servers[victim].1.cut();
-    world.executor.run_until(Duration::from_millis(1_101));
+    pass(Duration::from_millis(1));
     world.stores[victim].faults().crash(Fate::Lost);
     world.stores[victim].faults().release_writes();
-    world.executor.run_until(Duration::from_secs(3));
+    pass(Duration::from_secs(2));
     servers[victim] = world.start(victim);
 
-    world.executor.run_until(Duration::from_secs(60));
-    let answered = *answered.lock().unwrap_or_else(PoisonError::into_inner);
-    assert_eq!(answered, CLIENT_TASKS * REQUESTS, "every request is answered");
+    pass(Duration::from_secs(60));
+    assert_eq!(progress(), CLIENT_TASKS * REQUESTS, "every request is answered");
     let counts = world.hub.faults().counts();
     assert!(counts.lost > 0 && counts.duplicated > 0 && counts.delayed > 0, "{counts:?}");
     world.trace.finish()

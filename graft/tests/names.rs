@@ -7,7 +7,9 @@ mod common;
 
 use std::{
     future::poll_fn,
+    sync::{Arc, Barrier},
     task::{Context, Poll, Waker},
+    thread,
 };
 
 use common::{Note, Notes, SERVERS, add, soon, until};
@@ -17,6 +19,11 @@ use tokio::runtime::{Builder, Runtime};
 /// Fills the machine behind `server1..3` and finds nothing of anybody else's in it.
 async fn fill_and_read(own: &str) {
     let notes = graft::start(SERVERS, Notes::default).await.unwrap();
+    fill_started(own).await;
+    notes.shutdown().await;
+}
+
+async fn fill_started(own: &str) {
     let mut expected = Vec::new();
     for number in 0..100 {
         let note = format!("{own} {number}");
@@ -24,7 +31,6 @@ async fn fill_and_read(own: &str) {
         expected.push(note);
         assert_eq!(reply, expected);
     }
-    notes.shutdown().await;
 }
 
 // These four run at the same time: the test runner gives each a thread.
@@ -47,6 +53,24 @@ async fn three_of_four_parallel_tests_has_its_names_to_itself() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_of_four_parallel_tests_has_its_names_to_itself() {
     soon(fill_and_read("four")).await;
+}
+
+/// The test runner may run the four one after another; these stand at the same time for certain.
+#[test]
+fn four_runtimes_have_servers_of_the_same_names_at_the_same_time() {
+    let all_started = Arc::new(Barrier::new(4));
+    let threads = ["one", "two", "three", "four"].map(|own| {
+        let all_started = Arc::clone(&all_started);
+        thread::spawn(move || {
+            single().block_on(soon(async {
+                let notes = graft::start(SERVERS, Notes::default).await.unwrap();
+                all_started.wait();
+                fill_started(own).await;
+                notes.shutdown().await;
+            }));
+        })
+    });
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
 fn single() -> Runtime {
