@@ -162,3 +162,8 @@ pub fn data(
         cluster.data(at.ok_or(RequestError::UnknownServer { name })?).await
     }
 }
+
+/// The program that the README shows, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
