@@ -19,6 +19,17 @@ impl Replies for Shared {
         after.run();
     }
 
+    fn on_replies(&self, from: NodeId, replies: &mut dyn Iterator<Item = (u64, Reply)>) {
+        let mut state = self.lock();
+        let mut after = state.lend_after();
+        for (request_id, reply) in replies {
+            state.on_reply(from, RequestId(request_id), reply, &mut after);
+        }
+        drop(state);
+        let spare = after.run_all();
+        self.lock().return_after(spare);
+    }
+
     fn on_server_gone(&self, server: NodeId) {
         let mut after = After::default();
         let mut state = self.lock();

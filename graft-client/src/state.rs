@@ -68,6 +68,7 @@ pub(crate) struct State {
     pub(crate) driver: Option<Waker>,
     pub(crate) stats: Stats,
     pub(crate) limits: Limits,
+    spare: Spare,
 }
 
 /// What the configuration says of it, in nanoseconds and counts.
@@ -103,6 +104,10 @@ pub(crate) struct After {
     more: Vec<Deferred>,
 }
 
+/// The memory of an [`After`] that has run, kept for the next batch of replies.
+#[derive(Debug, Default)]
+pub(crate) struct Spare(Vec<Deferred>);
+
 #[derive(Debug)]
 enum Deferred {
     Wake(Waker),
@@ -129,6 +134,19 @@ impl After {
 
     fn discard_slot(&mut self, freed: Freed) {
         self.more.push(Deferred::DropSlot { _freed: freed });
+    }
+
+    /// As [`run`](Self::run), for many; gives the memory back.
+    pub(crate) fn run_all(mut self) -> Spare {
+        if let Some(waker) = self.waker {
+            waker.wake();
+        }
+        for deferred in self.more.drain(..) {
+            if let Deferred::Wake(waker) = deferred {
+                waker.wake();
+            }
+        }
+        Spare(self.more)
     }
 
     /// Must be called with no lock held.
@@ -169,7 +187,17 @@ impl State {
             driver: None,
             stats: Stats::default(),
             limits: Limits::new(config),
+            spare: Spare::default(),
         }
+    }
+
+    /// For what many replies leave to do.
+    pub(crate) fn lend_after(&mut self) -> After {
+        After { more: mem::take(&mut self.spare.0), ..After::default() }
+    }
+
+    pub(crate) fn return_after(&mut self, spare: Spare) {
+        self.spare = spare;
     }
 
     /// Makes the driver look, now or as soon as it has finished its turn.

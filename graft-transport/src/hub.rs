@@ -17,7 +17,7 @@ use std::{
 };
 
 use graft_core::{
-    Class, Inbound, NodeId, PeerEnvelope, RejectReason, Reply, ReplyEnvelope, Runtime,
+    Class, Inbound, LinkId, NodeId, PeerEnvelope, RejectReason, Reply, ReplyEnvelope, Runtime,
 };
 
 pub use self::{
@@ -221,6 +221,20 @@ impl Shared {
         match ways.mailbox(&self.board, reply.link) {
             Some(mailbox) => mailbox.deliver(from, reply),
             None => self.count_unreachable(),
+        }
+    }
+
+    /// Calls the client that all these replies are for. Whatever happens, none is left.
+    fn send_all_to_link(
+        &self,
+        ways: &Ways,
+        from: NodeId,
+        link: LinkId,
+        replies: &mut dyn Iterator<Item = (u64, Reply)>,
+    ) {
+        match ways.mailbox(&self.board, link) {
+            Some(mailbox) => mailbox.deliver_all(from, replies),
+            None => replies.for_each(|_| self.count_unreachable()),
         }
     }
 }

@@ -169,6 +169,7 @@ enum Bug {
     SendsRequestsTwice,
     LosesRejections,
     RepliesToAnother,
+    LosesRepliesSentTogether,
     SwallowsRefusals,
     HidesThatServersAreGone,
 }
@@ -278,6 +279,15 @@ impl Transport for Broken {
             (Bug::LosesRejections, Envelope::Reply(reply))
                 if matches!(reply.reply, graft_core::Reply::Rejected(_)) => {}
             (_, envelope) => inner.send(envelope),
+        }
+    }
+
+    fn send_replies(&self, replies: &mut Vec<ReplyEnvelope>) {
+        if self.bug == Bug::LosesRepliesSentTogether {
+            replies.dedup_by_key(|reply| reply.link);
+        }
+        for reply in replies.drain(..) {
+            self.send(Envelope::Reply(reply));
         }
     }
 
@@ -439,6 +449,7 @@ const BUGS: &[(Bug, &str)] = &[
     (Bug::SendsRequestsTwice, "a_request_arrives_once"),
     (Bug::LosesRejections, "every_kind_of_reply_reaches_its_link"),
     (Bug::RepliesToAnother, "replies_reach_the_link_they_are_for_and_no_other"),
+    (Bug::LosesRepliesSentTogether, "replies_that_are_sent_together_all_arrive"),
     (Bug::SwallowsRefusals, "a_request_that_is_refused_is_known_to_be"),
     (Bug::HidesThatServersAreGone, "a_link_hears_that_a_server_is_gone"),
 ];

@@ -31,6 +31,13 @@ pub trait Replies: Send + Sync + 'static {
     /// `from` answered the request with this number.
     fn on_reply(&self, from: NodeId, request_id: u64, reply: Reply);
 
+    /// `from` answered several requests, in this order. As provided it takes them one after the other.
+    fn on_replies(&self, from: NodeId, replies: &mut dyn Iterator<Item = (u64, Reply)>) {
+        for (request_id, reply) in replies {
+            self.on_reply(from, request_id, reply);
+        }
+    }
+
     /// Requests sent to `server` that are not answered yet never will be: it is gone. They may have
     /// been taken in.
     fn on_server_gone(&self, server: NodeId);

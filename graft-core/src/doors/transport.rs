@@ -24,6 +24,14 @@ pub trait Transport: Send + Sync + 'static {
     /// Sends without ever waiting. Where the way is blocked the message is lost.
     fn send(&self, envelope: Envelope);
 
+    /// Sends replies in their order, and leaves the buffer empty. As provided it sends one after the other;
+    /// a backend for which sending together is cheaper does that.
+    fn send_replies(&self, replies: &mut Vec<ReplyEnvelope>) {
+        for reply in replies.drain(..) {
+            self.send(Envelope::Reply(reply));
+        }
+    }
+
     /// Stops sending and receiving. Returns when nothing is offered any more.
     async fn close(&self);
 }
@@ -35,6 +43,9 @@ impl<T: Transport + ?Sized> Transport for Box<T> {
     }
     fn send(&self, envelope: Envelope) {
         (**self).send(envelope);
+    }
+    fn send_replies(&self, replies: &mut Vec<ReplyEnvelope>) {
+        (**self).send_replies(replies);
     }
     async fn close(&self) {
         (**self).close().await;

@@ -48,6 +48,8 @@ pub(super) struct Works {
     pub(super) transport: Arc<dyn Transport>,
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) pace: Pace,
+    /// Replies that have not left yet, between two of which nothing else happens.
+    pub(super) replies: Vec<ReplyEnvelope>,
 }
 
 /// Entries that are being applied, and who waits for them.
@@ -240,8 +242,24 @@ impl Drop for Delivery {
 }
 
 impl Works {
+    /// Replies that leave together: enough to share the price, and few enough that the first of them
+    /// does not wait long.
+    const REPLIES: usize = 64;
+
     /// Applies entries from the front of `batch` until it is finished or it is about `until`.
     fn apply(
+        &mut self,
+        batch: &mut Batch,
+        start: Duration,
+        until: Duration,
+    ) -> Result<Slice, StopReason> {
+        let applied = self.apply_entries(batch, start, until);
+        // What was answered before an entry that stops the node is answered.
+        self.transport.send_replies(&mut self.replies);
+        applied
+    }
+
+    fn apply_entries(
         &mut self,
         batch: &mut Batch,
         start: Duration,
@@ -257,7 +275,10 @@ impl Works {
                 match (batch.waiting.get(batch.answered), outcome) {
                     (Some((index, token)), Some(outcome)) if *index == reached => {
                         batch.answered += 1;
-                        send_reply(&*self.transport, *token, outcome.into());
+                        self.replies.push(reply_to(*token, outcome.into()));
+                        if self.replies.len() >= Self::REPLIES {
+                            self.transport.send_replies(&mut self.replies);
+                        }
                     }
                     _ => {}
                 }
@@ -302,11 +323,11 @@ impl From<ApplyError> for StopReason {
 
 /// Sends what came of a request.
 pub(super) fn send_reply(transport: &dyn Transport, token: Token, reply: Reply) {
-    transport.send(Envelope::Reply(ReplyEnvelope {
-        link: token.link,
-        request_id: token.request_id,
-        reply,
-    }));
+    transport.send(Envelope::Reply(reply_to(token, reply)));
+}
+
+const fn reply_to(token: Token, reply: Reply) -> ReplyEnvelope {
+    ReplyEnvelope { link: token.link, request_id: token.request_id, reply }
 }
 
 /// The words of a panic.

@@ -101,6 +101,7 @@ impl Node {
             transport: Arc::clone(&transport),
             runtime: Arc::clone(&runtime),
             pace: Pace::new(config.heartbeat()),
+            replies: Vec::new(),
         };
         let mut driver = Driver {
             raft,

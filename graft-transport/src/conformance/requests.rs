@@ -18,6 +18,7 @@ list_checks![
     a_request_arrives_once,
     every_kind_of_reply_reaches_its_link,
     replies_reach_the_link_they_are_for_and_no_other,
+    replies_that_are_sent_together_all_arrive,
     a_request_that_is_refused_is_known_to_be,
     a_link_hears_that_a_server_is_gone,
 ];
@@ -129,6 +130,38 @@ async fn replies_reach_the_link_they_are_for_and_no_other(fixture: &dyn Fixture)
         let heard = client.heard();
         let promise = format_args!("link {at} hears its own replies alone, found {heard:?}");
         ensure(heard.iter().all(own), promise)?;
+    }
+    Ok(())
+}
+
+async fn replies_that_are_sent_together_all_arrive(fixture: &dyn Fixture) -> Verdict {
+    const EACH: usize = 5;
+    let mut cluster = Cluster::start(fixture).await?;
+    let clients: [Client; 3] =
+        [cluster.client().await, cluster.client().await, cluster.client().await];
+    // Runs of replies to one link, and links that take turns.
+    let order = [0, 0, 0, 1, 2, 1, 2, 2, 0, 1, 0, 1, 1, 2, 2];
+    let mut together = Vec::new();
+    for (number, at) in (0_u64..).zip(order) {
+        let payload = bytes(8, at);
+        let found = cluster.request(&clients[at], 0, number, EntryKind::Plain, payload).await?;
+        let Request { link, request_id, .. } = found;
+        together.push(ReplyEnvelope { link, request_id, reply: Reply::Applied(bytes(50, at)) });
+    }
+    cluster.servers[0].transport.send_replies(&mut together);
+    ensure(together.is_empty(), "the buffer of replies comes back empty")?;
+    for (at, client) in clients.iter().enumerate() {
+        let numbers = (0_u64..).zip(order).filter(|(_, of)| *of == at);
+        for (number, _) in numbers {
+            let wanted = News::Reply(cluster.node(0), number, Reply::Applied(bytes(50, at)));
+            let heard = client.hears(|news| *news == wanted).await;
+            ensure(heard, format_args!("link {at} hears the reply to request {number}"))?;
+        }
+    }
+    cluster.rest().await;
+    for (at, client) in clients.iter().enumerate() {
+        let heard = client.heard().len();
+        ensure_eq(&heard, &EACH, format_args!("link {at} hears its replies, each once"))?;
     }
     Ok(())
 }

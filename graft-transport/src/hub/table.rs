@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-use graft_core::{Inbound, Inbox, LinkId, NodeId, Replies, ReplyEnvelope};
+use graft_core::{Inbound, Inbox, LinkId, NodeId, Replies, Reply, ReplyEnvelope};
 
 /// A server's place at the hub, from [`Hub::transport`](super::Hub::transport) until it is closed.
 pub(super) struct Station {
@@ -104,6 +104,18 @@ impl Mailbox {
         if let Some(replies) = self.attached() {
             replies.on_reply(from, request_id, reply);
         }
+    }
+
+    /// As [`deliver`](Self::deliver), and leaves none.
+    pub(super) fn deliver_all(
+        &self,
+        from: NodeId,
+        replies: &mut dyn Iterator<Item = (u64, Reply)>,
+    ) {
+        if let Some(attached) = self.attached() {
+            attached.on_replies(from, replies);
+        }
+        replies.for_each(drop);
     }
 
     fn tell_gone(&self, server: NodeId) {

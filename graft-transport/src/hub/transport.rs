@@ -1,9 +1,9 @@
 //! A server's end of the hub.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, iter, sync::Arc};
 
 use async_trait::async_trait;
-use graft_core::{Envelope, Inbox, NodeId, Transport};
+use graft_core::{Envelope, Inbox, NodeId, ReplyEnvelope, Transport};
 
 use super::{Place, Shared, courier::Load, table::Station};
 
@@ -56,6 +56,20 @@ impl Transport for HubTransport {
         match envelope {
             Envelope::Peer(envelope) => shared.send_to_peer(&station.ways, envelope),
             Envelope::Reply(reply) => shared.send_to_link(&station.ways, station.node(), reply),
+        }
+    }
+
+    fn send_replies(&self, replies: &mut Vec<ReplyEnvelope>) {
+        let Self { shared, station } = self;
+        if shared.has_faults() {
+            replies.drain(..).for_each(|reply| self.send_with_faults(Envelope::Reply(reply)));
+            return;
+        }
+        let mut rest = replies.drain(..).peekable();
+        while let Some(link) = rest.peek().map(|reply| reply.link) {
+            let mut same = iter::from_fn(|| rest.next_if(|reply| reply.link == link))
+                .map(|reply| (reply.request_id, reply.reply));
+            shared.send_all_to_link(&station.ways, station.node(), link, &mut same);
         }
     }
 
