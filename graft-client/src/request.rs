@@ -30,9 +30,17 @@ pub const HEADER_BYTES: usize = COMMAND_HEADER;
 
 /// A buffer with [`HEADER_BYTES`] free bytes in front and an encoded entry behind them. It is sent as it
 /// is: where its memory is aligned to 16 bytes, the entry is too.
-pub trait Body: AsRef<[u8]> + AsMut<[u8]> + Send + 'static {}
+pub trait Body: AsRef<[u8]> + AsMut<[u8]> + Send + Sized + 'static {
+    /// Shares what [`AsRef`] shows. As provided the buffer itself moves into the shared memory: one
+    /// whose bytes lie elsewhere in it, or that is larger than they are, can do better.
+    fn into_bytes(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+}
 
-impl<B: AsRef<[u8]> + AsMut<[u8]> + Send + 'static> Body for B {}
+impl Body for Vec<u8> {}
+impl Body for Box<[u8]> {}
+impl<const LENGTH: usize> Body for [u8; LENGTH] {}
 
 /// How to treat a request.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -302,11 +310,11 @@ fn body_error<B: Body>(body: &mut B) -> Option<RequestError> {
 
 fn command<B: Body>(mut body: B, position: Position, version: u16) -> Bytes {
     write_command_header(body.as_mut(), &position.header(version));
-    Bytes::from_owner(body)
+    body.into_bytes()
 }
 
 fn plain<B: Body>(mut body: B, version: u16) -> Bytes {
     let skipped = COMMAND_HEADER - PLAIN_HEADER;
     write_plain_header(&mut body.as_mut()[skipped..], version);
-    Bytes::from_owner(body).slice(skipped..)
+    body.into_bytes().slice(skipped..)
 }

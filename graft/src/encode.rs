@@ -61,15 +61,22 @@ pub(crate) fn request_body<T: Wire>(value: &T) -> Result<Body, Error> {
 /// The bytes of a request, before they are shared. Few of them then lie beside their count, in one
 /// allocation.
 pub(crate) enum Body {
+    Fewest(Inline<FEWEST>),
     Few(Inline<FEW>),
     Many(AlignedVec),
 }
+
+/// The header and an entry of 16 bytes.
+const FEWEST: usize = HEADER_BYTES + 16;
 
 /// The header and an entry of 64 bytes.
 const FEW: usize = HEADER_BYTES + 64;
 
 impl Body {
     fn copy_of(bytes: &[u8]) -> Self {
+        if let Some(fewest) = Inline::copy_of(bytes) {
+            return Self::Fewest(fewest);
+        }
         match Inline::copy_of(bytes) {
             Some(few) => Self::Few(few),
             None => Self::Many(aligned_copy(bytes)),
@@ -85,8 +92,19 @@ impl Body {
 impl AsRef<[u8]> for Body {
     fn as_ref(&self) -> &[u8] {
         match self {
+            Self::Fewest(few) => few.as_ref(),
             Self::Few(few) => few.as_ref(),
             Self::Many(many) => many,
+        }
+    }
+}
+
+impl graft_client::Body for Body {
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Fewest(few) => Bytes::from_owner(few),
+            Self::Few(few) => Bytes::from_owner(few),
+            Self::Many(many) => Bytes::from_owner(many),
         }
     }
 }
@@ -94,6 +112,7 @@ impl AsRef<[u8]> for Body {
 impl AsMut<[u8]> for Body {
     fn as_mut(&mut self) -> &mut [u8] {
         match self {
+            Self::Fewest(few) => &mut few.bytes[..few.length],
             Self::Few(few) => &mut few.bytes[..few.length],
             Self::Many(many) => many,
         }
@@ -152,7 +171,7 @@ mod tests {
             body.as_mut()[..HEADER_BYTES].fill(0xff);
             assert_eq!(body.as_ref().len(), HEADER_BYTES + body.entry_bytes());
             assert_eq!(decode::<(String, u64)>(&body.as_ref()[HEADER_BYTES..]).unwrap(), value);
-            let shared = Bytes::from_owner(body);
+            let shared = graft_client::Body::into_bytes(body);
             assert!(shared.as_ptr().addr().is_multiple_of(ALIGNMENT));
         }
     }
