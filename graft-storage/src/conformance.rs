@@ -23,11 +23,12 @@
 //! assert!(failures.is_empty(), "{failures:#?}");
 //! ```
 //!
-//! What the suite cannot show: that a power cut takes nothing that was acknowledged. A store on a disk
-//! needs tests that cut the power.
+//! What these checks cannot show: that a power cut takes nothing that was acknowledged. The fault half,
+//! [`faults`], shows that for a store that reaches its disk through a [`Medium`](crate::medium::Medium).
 
 mod birth;
 mod compaction;
+pub mod faults;
 mod fencing;
 mod log;
 mod membership;

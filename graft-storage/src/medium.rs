@@ -1,7 +1,7 @@
 //! The seam between a store and its disk: a directory of files, and what each call on it promises.
 //!
 //! A store that reaches its disk through a [`Medium`] alone runs unchanged on [`Disk`], which is the
-//! real one, and on `FaultyMedium`, which forgets, tears, refuses and lies as disks do. So a test that
+//! real one, and on [`FaultyMedium`], which forgets, tears, refuses and lies as disks do. So a test that
 //! crashes the store at every step of its work runs the code that will run in production, renames and
 //! syncs of the directory included.
 //!
@@ -19,8 +19,16 @@
 //!   sync can find out: the medium is to be [poisoned](Medium::poison).
 
 mod disk;
+mod faulty;
+mod image;
+mod platter;
+pub(crate) mod random;
+mod trace;
 
 pub use disk::Disk;
+pub use faulty::{Call, Fault, FaultyMedium};
+pub use image::Image;
+pub use trace::{Replay, Trace};
 
 use std::{any::Any, fmt, io};
 
