@@ -12,5 +12,11 @@ pub mod conformance;
 pub mod fault;
 pub mod medium;
 mod memory;
+mod outline;
+mod plan;
+#[cfg(feature = "redb")]
+pub mod redb;
 
 pub use memory::MemoryStore;
+#[cfg(feature = "redb")]
+pub use redb::RedbStore;

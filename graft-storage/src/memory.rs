@@ -1,7 +1,6 @@
 //! A store in memory that outlives the server that writes to it.
 
 mod log;
-mod plan;
 mod snapshots;
 mod switches;
 
@@ -26,7 +25,10 @@ use self::{
     snapshots::Snapshots,
     switches::{Batch, Outcome, Ticket},
 };
-use crate::fault::{Fate, Faults};
+use crate::{
+    fault::{Fate, Faults},
+    plan,
+};
 
 pub(crate) use self::switches::{Switches, Told};
 
@@ -183,8 +185,8 @@ impl fmt::Debug for MemoryStore {
         f.debug_struct("MemoryStore")
             .field("server", &state.identity.as_ref().map(|own| &own.name))
             .field("hard_state", &state.hard_state)
-            .field("compacted", &state.log.compacted())
-            .field("last", &state.log.last())
+            .field("compacted", &state.log.outline().compacted)
+            .field("last", &state.log.outline().last)
             .field("snapshot", &state.snapshots.installed())
             .finish_non_exhaustive()
     }
@@ -227,11 +229,11 @@ impl LogStore for MemoryStore {
         let mut state = self.shared.lock();
         state.switches.fail_read()?;
         state.check_born()?;
-        let last = state.log.last().index;
+        let last = state.log.outline().last.index;
         if range.is_empty() || range.start > last {
             return Err(StoreError::OutOfRange { range, last });
         }
-        let compacted = state.log.compacted();
+        let compacted = state.log.outline().compacted;
         if range.start <= compacted.index {
             return Ok(Loaded::Compacted(compacted));
         }
@@ -295,28 +297,22 @@ impl State {
         let Some(identity) = &self.identity else {
             return Ok(None);
         };
-        let memberships = self.log.memberships().iter().map(|(at, decoded)| {
-            let membership = decoded.clone().map_err(|error| StoreError::Corrupt {
-                location: format!("membership entry {at}"),
-                reason: error.to_string(),
-            })?;
-            Ok((*at, membership))
-        });
+        let log = self.log.outline();
         Ok(Some(Recovered {
             identity: identity.clone(),
             hard_state: self.hard_state,
-            compacted: self.log.compacted(),
-            last: self.log.last(),
-            last_time: self.log.last_time(),
-            terms: self.log.terms().to_vec(),
-            memberships: memberships.collect::<Result<_, StoreError>>()?,
+            compacted: log.compacted,
+            last: log.last,
+            last_time: log.last_time,
+            terms: log.terms.clone(),
+            memberships: log.decoded_memberships()?,
             snapshot: self.snapshots.installed().cloned(),
         }))
     }
 
     /// Applies a batch, or changes nothing.
     fn apply(&mut self, mut writes: Vec<Write>) -> Result<Vec<Write>, StoreError> {
-        plan::check(&self.log, &self.snapshots, &writes, &mut self.scratch)?;
+        plan::check(self.log.outline(), &self.snapshots, &writes, &mut self.scratch)?;
         for order in writes.drain(..) {
             self.apply_order(order);
         }
@@ -328,13 +324,13 @@ impl State {
             Write::HardState(hard_state) => self.hard_state = hard_state,
             Write::Append(entries) => self.log.append(entries),
             Write::InstallSnapshot(meta) => {
-                if self.log.term_at(meta.last.index) != Some(meta.last.term) {
+                if self.log.outline().term_at(meta.last.index) != Some(meta.last.term) {
                     self.log.restart_after(meta.last, meta.time);
                 }
                 self.snapshots.install(meta);
             }
             Write::Compact(upto) => {
-                if upto.index > self.log.compacted().index {
+                if upto.index > self.log.outline().compacted.index {
                     self.log.compact(upto);
                 }
             }

@@ -1,100 +1,47 @@
-//! The log of a memory store, with everything `recover` returns kept up to date on the way.
+//! The log of a memory store.
 
 use std::ops::Range;
 
-use graft_core::{Entries, EntryKind, Index, LogId, LogTime, Membership, MembershipError, Term};
+use graft_core::{Entries, Index, LogId, LogTime};
+
+use crate::outline::Outline;
 
 /// A log and what is known of it without looking.
 ///
-/// Invariants: `entries` begins right after `compacted`; `terms` has one element for each run of
-/// equal terms in `entries`, and `memberships` one for each membership entry.
+/// Invariant: `entries` are those that `outline` describes.
 #[derive(Debug, Default)]
 pub(super) struct Log {
-    compacted: LogId,
-    /// The time of the last entry, also where that is compacted.
-    last_time: LogTime,
+    outline: Outline,
     entries: Entries,
-    terms: Vec<(Index, Term)>,
-    memberships: Vec<(LogId, Result<Membership, MembershipError>)>,
 }
 
 impl Log {
-    pub(super) fn compacted(&self) -> LogId {
-        self.compacted
-    }
-
-    pub(super) fn last(&self) -> LogId {
-        self.entries.last_log_id().unwrap_or(self.compacted)
-    }
-
-    pub(super) fn last_time(&self) -> LogTime {
-        self.last_time
-    }
-
-    pub(super) fn terms(&self) -> &[(Index, Term)] {
-        &self.terms
-    }
-
-    pub(super) fn memberships(&self) -> &[(LogId, Result<Membership, MembershipError>)] {
-        &self.memberships
-    }
-
-    /// The term of the entry at `index`; that of the compacted entry is still known.
-    pub(super) fn term_at(&self, index: Index) -> Option<Term> {
-        if index == self.compacted.index {
-            return Some(self.compacted.term);
-        }
-        (index <= self.last().index).then(|| term_in(&self.terms, index)).flatten()
+    pub(super) fn outline(&self) -> &Outline {
+        &self.outline
     }
 
     /// Replaces everything at and above the first index of `entries`, which must not leave a gap.
-    ///
-    /// Costs a look at each new entry's kind and nothing per entry that is there already.
     pub(super) fn append(&mut self, entries: Entries) {
-        let (Some(first), Some(last)) = (entries.first_index(), entries.last()) else {
+        let Some(first) = entries.first_index() else {
             return;
         };
-        self.last_time = last.time;
-        if first <= self.last().index {
-            self.truncate_from(first);
+        if first <= self.outline.last.index {
+            self.entries.truncate_from(first);
         }
-        push_runs(&mut self.terms, &entries);
-        let found = entries.slices().flatten();
-        let found = found.filter(|entry| entry.kind == EntryKind::Membership);
-        self.memberships
-            .extend(found.map(|entry| (entry.log_id, Membership::decode(&entry.payload))));
+        self.outline.append(&entries);
         self.entries.append(entries);
-    }
-
-    fn truncate_from(&mut self, index: Index) {
-        self.entries.truncate_from(index);
-        let keep = self.terms.partition_point(|(begin, _)| *begin < index);
-        self.terms.truncate(keep);
-        let keep = self.memberships.partition_point(|(at, _)| at.index < index);
-        self.memberships.truncate(keep);
     }
 
     /// Drops everything up to and including `upto`, an entry of this log.
     pub(super) fn compact(&mut self, upto: LogId) {
-        let first = upto.index.next();
-        self.entries.drop_below(first);
-        self.compacted = upto;
-        // The run that goes on beyond `upto` now begins right after it.
-        let gone = self.terms.partition_point(|(begin, _)| *begin <= first);
-        self.terms.drain(..gone.saturating_sub(1));
-        if let Some(run) = self.terms.first_mut() {
-            run.0 = run.0.max(first);
-        }
-        if self.entries.is_empty() {
-            self.terms.clear();
-        }
-        let gone = self.memberships.partition_point(|(at, _)| at.index < first);
-        self.memberships.drain(..gone);
+        self.entries.drop_below(upto.index.next());
+        self.outline.compact(upto);
     }
 
     /// Forgets the whole log: it goes on after `compacted`, an entry of `last_time`.
     pub(super) fn restart_after(&mut self, compacted: LogId, last_time: LogTime) {
-        *self = Self { compacted, last_time, ..Self::default() };
+        self.entries = Entries::new();
+        self.outline.restart_after(compacted, last_time);
     }
 
     /// Entries from the start of `range`, which the log holds: as many as fit, at least one.
@@ -115,36 +62,13 @@ impl Log {
     }
 }
 
-/// The term at `index` by the runs of terms around it.
-pub(super) fn term_in(runs: &[(Index, Term)], index: Index) -> Option<Term> {
-    let after = runs.partition_point(|(begin, _)| *begin <= index);
-    runs[..after].last().map(|(_, term)| *term)
-}
-
-/// Adds the runs of `entries` to those of the entries before them. A segment of one term, which is
-/// nearly every one, costs a comparison.
-pub(super) fn push_runs(runs: &mut Vec<(Index, Term)>, entries: &Entries) {
-    for mut rest in entries.slices() {
-        while let (Some(first), Some(last)) = (rest.first(), rest.last()) {
-            let LogId { term, index } = first.log_id;
-            if runs.last().is_none_or(|(_, before)| *before != term) {
-                runs.push((index, term));
-            }
-            if last.log_id.term == term {
-                break;
-            }
-            let length = rest.partition_point(|entry| entry.log_id.term == term);
-            rest = &rest[length..];
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use graft_core::Entry;
+    use graft_core::{Entry, EntryKind, Term};
 
     use super::*;
+    use crate::outline::push_runs;
 
     fn run(term: u64, indexes: Range<u64>) -> Entries {
         indexes
@@ -182,23 +106,23 @@ mod tests {
                 log.compact(upto);
                 let mut expected = Vec::new();
                 push_runs(&mut expected, &log.entries.iter().cloned().collect::<Entries>());
-                assert_eq!(log.terms, expected, "truncated at {cut}, compacted to {keep}");
-                assert_eq!(log.last(), LogId::new(9, cut));
-                assert_eq!(log.term_at(Index(keep)), Some(upto.term));
-                assert_eq!(log.term_at(Index(cut)), Some(Term(9)));
-                assert_eq!(log.term_at(Index(cut + 1)), None);
+                assert_eq!(log.outline.terms, expected, "truncated at {cut}, compacted to {keep}");
+                assert_eq!(log.outline.last, LogId::new(9, cut));
+                assert_eq!(log.outline.term_at(Index(keep)), Some(upto.term));
+                assert_eq!(log.outline.term_at(Index(cut)), Some(Term(9)));
+                assert_eq!(log.outline.term_at(Index(cut + 1)), None);
             }
         }
     }
 
     #[test]
     fn a_segment_of_several_terms_gives_a_run_each() {
-        assert_eq!(three_terms().terms, runs(&[(1, 1), (4, 2), (7, 5)]));
+        assert_eq!(three_terms().outline.terms, runs(&[(1, 1), (4, 2), (7, 5)]));
         let mut log = three_terms();
         log.compact(LogId::new(2, 5));
-        assert_eq!(log.terms, runs(&[(6, 2), (7, 5)]));
+        assert_eq!(log.outline.terms, runs(&[(6, 2), (7, 5)]));
         log.compact(LogId::new(5, 8));
-        assert_eq!(log.terms, []);
+        assert_eq!(log.outline.terms, []);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The snapshots of a memory store: the installed one, and those that are still coming in.
 
 use bytes::Bytes;
-use graft_core::{SnapshotChunk, SnapshotMeta, StoreError};
+use graft_core::{Index, SnapshotChunk, SnapshotMeta, StoreError};
+
+use crate::plan;
 
 /// How many unfinished snapshots are kept. Two are in use at most: the one a leader sends and the one
 /// taken here; the others are what earlier leaders did not finish.
@@ -60,12 +62,6 @@ impl Snapshots {
         Ok(())
     }
 
-    /// Whether all bytes of this snapshot are staged.
-    pub(super) fn is_complete(&self, meta: &SnapshotMeta) -> bool {
-        let staged = self.staged.iter().find(|staged| staged.meta == *meta);
-        staged.map_or(0, |staged| staged.size) == meta.size
-    }
-
     /// Makes a complete staged snapshot the installed one. What was staged of older ones goes with it.
     pub(super) fn install(&mut self, meta: SnapshotMeta) {
         let at = self.staged.iter().position(|staged| staged.meta == meta);
@@ -96,5 +92,16 @@ impl Snapshots {
         let begin = usize::try_from(offset - at).unwrap_or(usize::MAX);
         let end = begin.saturating_add(max_bytes).min(piece.len());
         Ok(piece.slice(begin..end))
+    }
+}
+
+impl plan::Snapshots for Snapshots {
+    fn covered(&self) -> Index {
+        self.installed().map_or(Index(0), |meta| meta.last.index)
+    }
+
+    fn is_complete(&self, meta: &SnapshotMeta) -> bool {
+        let staged = self.staged.iter().find(|staged| staged.meta == *meta);
+        staged.map_or(0, |staged| staged.size) == meta.size
     }
 }

@@ -2,15 +2,21 @@
 
 use graft_core::{Entries, Index, LogId, SnapshotMeta, StoreError, Term, Write};
 
-use super::{
-    log::{Log, push_runs, term_in},
-    snapshots::Snapshots,
-};
+use crate::outline::{Outline, push_runs, term_in};
+
+/// The snapshots of a store, as far as a batch must fit them.
+pub(crate) trait Snapshots {
+    /// The last index that the installed snapshot covers; zero where there is none.
+    fn covered(&self) -> Index;
+
+    /// Whether all bytes of this snapshot are staged.
+    fn is_complete(&self, meta: &SnapshotMeta) -> bool;
+}
 
 /// What log and snapshot will be after the orders looked at so far, without a copy of the log.
-pub(super) struct Plan<'a> {
-    log: &'a Log,
-    snapshots: &'a Snapshots,
+struct Plan<'a> {
+    log: &'a Outline,
+    snapshots: &'a dyn Snapshots,
     /// The log's own entries still stand up to here.
     kept: Index,
     /// The runs of terms of the batch's own entries, all of them above `kept`.
@@ -24,9 +30,9 @@ pub(super) struct Plan<'a> {
 /// Checks that every order of a batch fits what the store will hold when its turn comes.
 ///
 /// `scratch` is a buffer whose content does not matter; it saves an allocation a batch.
-pub(super) fn check(
-    log: &Log,
-    snapshots: &Snapshots,
+pub(crate) fn check(
+    log: &Outline,
+    snapshots: &dyn Snapshots,
     writes: &[Write],
     scratch: &mut Vec<(Index, Term)>,
 ) -> Result<(), StoreError> {
@@ -34,16 +40,16 @@ pub(super) fn check(
     let mut plan = Plan {
         log,
         snapshots,
-        kept: log.last().index,
+        kept: log.last.index,
         appended: std::mem::take(scratch),
-        compacted: log.compacted(),
-        last: log.last(),
-        covered: snapshots.installed().map_or(Index(0), |meta| meta.last.index),
+        compacted: log.compacted,
+        last: log.last,
+        covered: snapshots.covered(),
         installed: Vec::new(),
     };
     let checked = writes.iter().try_for_each(|order| plan.order(order));
     *scratch = plan.appended;
-    checked.map_err(|reason| StoreError::BadWrite { reason, last: log.last() })
+    checked.map_err(|reason| StoreError::BadWrite { reason, last: log.last })
 }
 
 impl<'a> Plan<'a> {

@@ -1,0 +1,324 @@
+//! What redb sees of a segment's file.
+//!
+//! A file is opened *on trial*: what redb's recovery writes goes to memory, in order, until the store
+//! has looked at what was recovered. If it is sound the writes are done for real, syncs included; if it
+//! is not, the file is as it was found. A file that is only read stays on trial for good, and one whose
+//! segment is sealed goes back to it: nothing that redb does when it closes reaches a sealed file.
+//!
+//! The length that redb sets is told to redb alone. The file grows when it is written, by less than redb
+//! asks for, and never shrinks: writing into space that it has needs no commit of the file system's
+//! journal. Recovery goes by the length of the file, which is all that a crash leaves.
+
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use redb::StorageBackend;
+
+use crate::medium::{Medium, MediumFile};
+
+/// The size of redb's pages, of which all lengths it knows are multiples.
+const BLOCK: u64 = 4096;
+
+/// A file that needs more space than it was given ahead grows by a quarter, within these bounds: redb
+/// would double it.
+const MIN_GROWTH: u64 = 64 * 1024;
+const MAX_GROWTH: u64 = 1024 * 1024;
+
+/// A segment's file, shared by redb and the segment.
+#[derive(Clone)]
+pub(super) struct Backend(Arc<Shared>);
+
+struct Shared {
+    name: String,
+    medium: Arc<dyn Medium>,
+    file: Box<dyn MediumFile>,
+    trial: RwLock<Option<Trial>>,
+    /// The length that redb knows of.
+    length: AtomicU64,
+    /// The length of the file itself.
+    physical: AtomicU64,
+    /// The end of what was written since it was opened.
+    used: AtomicU64,
+    failure: Mutex<Option<Failure>>,
+    /// Whether redb is told that nothing can be written any more.
+    closed: AtomicBool,
+}
+
+/// The first call that failed.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub(super) action: &'static str,
+    pub(super) kind: io::ErrorKind,
+    pub(super) text: String,
+}
+
+impl Failure {
+    pub(super) fn new(action: &'static str, error: &io::Error) -> Self {
+        Self { action, kind: error.kind(), text: error.to_string() }
+    }
+
+    pub(super) fn error(&self) -> io::Error {
+        io::Error::new(self.kind, self.text.clone())
+    }
+}
+
+/// What was written on trial.
+#[derive(Default)]
+struct Trial {
+    blocks: BTreeMap<u64, Box<[u8]>>,
+    /// The calls to repeat on the file, where they may be.
+    calls: Option<Vec<Call>>,
+}
+
+enum Call {
+    Write(u64, Box<[u8]>),
+    Sync,
+}
+
+impl Backend {
+    /// A file on trial. redb is told that it is `length` bytes long: zero makes it begin a new database.
+    pub(super) fn new(
+        medium: Arc<dyn Medium>,
+        name: &str,
+        file: Box<dyn MediumFile>,
+        length: u64,
+    ) -> io::Result<Self> {
+        let physical = file.len()?;
+        Ok(Self(Arc::new(Shared {
+            name: name.to_owned(),
+            medium,
+            file,
+            trial: RwLock::new(Some(Trial { calls: Some(Vec::new()), ..Trial::default() })),
+            length: AtomicU64::new(length),
+            physical: AtomicU64::new(physical),
+            used: AtomicU64::new(0),
+            failure: Mutex::default(),
+            closed: AtomicBool::new(false),
+        })))
+    }
+
+    /// Ends the trial: what was written in it is written to the file, and so is what comes.
+    pub(super) fn accept(&self) -> io::Result<()> {
+        let mut trial = self.0.write_trial();
+        let calls = trial.take().and_then(|trial| trial.calls).unwrap_or_default();
+        calls.iter().try_for_each(|call| match call {
+            Call::Write(offset, bytes) => self.0.write_file(*offset, bytes),
+            Call::Sync => self.0.sync_file(),
+        })
+    }
+
+    /// Ends the trial of a file that nobody knows by its name yet: one sync at the end is enough.
+    pub(super) fn accept_new(&self) -> io::Result<()> {
+        if let Some(Trial { calls: Some(calls), .. }) = &mut *self.0.write_trial() {
+            calls.retain(|call| !matches!(call, Call::Sync));
+            calls.push(Call::Sync);
+        }
+        self.accept()
+    }
+
+    /// From now on the file stays as it is, whatever redb does.
+    pub(super) fn freeze(&self) {
+        let mut trial = self.0.write_trial();
+        match &mut *trial {
+            Some(trial) => trial.calls = None,
+            none => *none = Some(Trial::default()),
+        }
+    }
+
+    /// From now on redb cannot write, and does not try for long: it is about to be dropped, and what it
+    /// does to close a database in an orderly way is of no use to files that are never taken for orderly.
+    pub(super) fn close(&self) {
+        self.0.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// The length of the file.
+    pub(super) fn physical_length(&self) -> u64 {
+        self.0.physical.load(Ordering::Relaxed)
+    }
+
+    /// Where what was written since it was opened ends.
+    pub(super) fn used(&self) -> u64 {
+        self.0.used.load(Ordering::Relaxed)
+    }
+
+    /// The first call that failed, if one did.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        self.0.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Bytes of the file itself, whatever redb has written on trial.
+    pub(super) fn read_file(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.0.note("read", self.0.file.read_at(offset, into))
+    }
+}
+
+impl Shared {
+    fn read_trial(&self) -> RwLockReadGuard<'_, Option<Trial>> {
+        self.trial.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_trial(&self) -> RwLockWriteGuard<'_, Option<Trial>> {
+        self.trial.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check_open(&self) -> io::Result<()> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the segment is being closed"));
+        }
+        Ok(())
+    }
+
+    /// Remembers the first failure.
+    fn note<T>(&self, action: &'static str, outcome: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &outcome {
+            let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            failure.get_or_insert_with(|| Failure::new(action, error));
+        }
+        outcome
+    }
+
+    /// After a change has failed, what the disk holds is not known any more.
+    fn change<T>(&self, action: &'static str, outcome: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &outcome {
+            self.medium.poison(&format!("{action} {}: {error}", self.name));
+        }
+        self.note(action, outcome)
+    }
+
+    fn write_file(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let end = offset + bytes.len() as u64;
+        let length = self.physical.load(Ordering::Relaxed);
+        if end > length {
+            let grown = end.max(length + (length / 4).clamp(MIN_GROWTH, MAX_GROWTH));
+            let grown = grown.next_multiple_of(BLOCK);
+            self.change("extend", self.file.set_len(grown))?;
+            self.physical.store(grown, Ordering::Relaxed);
+        }
+        self.change("write", self.file.write_at(offset, bytes))?;
+        self.used.fetch_max(end, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn sync_file(&self) -> io::Result<()> {
+        self.change("sync", self.file.sync_data())
+    }
+
+    /// Reads what may be beyond the end of the file, as zeros there.
+    fn read_padded(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let there = self.physical.load(Ordering::Relaxed).saturating_sub(offset);
+        let there = usize::try_from(there).unwrap_or(usize::MAX).min(into.len());
+        let (there, behind) = into.split_at_mut(there);
+        behind.fill(0);
+        if there.is_empty() { Ok(()) } else { self.note("read", self.file.read_at(offset, there)) }
+    }
+}
+
+impl Trial {
+    fn write(&mut self, shared: &Shared, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if let Some(calls) = &mut self.calls {
+            calls.push(Call::Write(offset, bytes.into()));
+        }
+        for (block, within, part) in blocks(offset, bytes.len()) {
+            if !self.blocks.contains_key(&block) {
+                let mut found = vec![0; BLOCK as usize].into_boxed_slice();
+                shared.read_padded(block * BLOCK, &mut found)?;
+                self.blocks.insert(block, found);
+            }
+            if let Some(found) = self.blocks.get_mut(&block) {
+                found[within..within + part.len()].copy_from_slice(&bytes[part]);
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&self, shared: &Shared, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        shared.read_padded(offset, into)?;
+        for (block, within, part) in blocks(offset, into.len()) {
+            if let Some(found) = self.blocks.get(&block) {
+                let length = part.len();
+                into[part].copy_from_slice(&found[within..within + length]);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The blocks that `length` bytes from `offset` touch: the number of each, where in it they begin, and
+/// which of the bytes are in it.
+fn blocks(
+    offset: u64,
+    length: usize,
+) -> impl Iterator<Item = (u64, usize, std::ops::Range<usize>)> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        if done == length {
+            return None;
+        }
+        let at = offset + done as u64;
+        let within = usize::try_from(at % BLOCK).unwrap_or(0);
+        let part = done..length.min(done + BLOCK as usize - within);
+        done = part.end;
+        Some((at / BLOCK, within, part))
+    })
+}
+
+impl StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.length.load(Ordering::Relaxed))
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let end = offset.saturating_add(out.len() as u64);
+        if end > self.0.length.load(Ordering::Relaxed) {
+            let problem = format!("{} ends before byte {end}", self.0.name);
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, problem));
+        }
+        match &*self.0.read_trial() {
+            Some(trial) => trial.read(&self.0, offset, out),
+            None => self.0.read_padded(offset, out),
+        }
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.0.check_open()?;
+        self.0.length.store(length, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.check_open()?;
+        if self.0.read_trial().is_none() {
+            // Not under the lock: readers go on while the disk works.
+            return self.0.sync_file();
+        }
+        if let Some(Trial { calls: Some(calls), .. }) = &mut *self.0.write_trial() {
+            calls.push(Call::Sync);
+        }
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.check_open()?;
+        let trial = self.0.read_trial();
+        if trial.is_none() {
+            return self.0.write_file(offset, data);
+        }
+        drop(trial);
+        match &mut *self.0.write_trial() {
+            Some(trial) => trial.write(&self.0, offset, data),
+            None => self.0.write_file(offset, data),
+        }
+    }
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Backend").field(&self.0.name).finish()
+    }
+}

@@ -1,0 +1,142 @@
+//! Why a store cannot be opened.
+
+use std::io;
+
+use graft_core::StoreError;
+
+/// Why a store cannot be opened. In each case its files are as they were.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// There is something at the path that is not a directory.
+    #[error("{path} is not a directory: a store is a directory of its own, give the path of one")]
+    NotADirectory {
+        /// The path that was given.
+        path: String,
+    },
+    /// The directory cannot be created, or not be written.
+    #[error("the store at {path} cannot be used for writing: check owner and permissions")]
+    Inaccessible {
+        /// The path that was given.
+        path: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody has the store open.
+    #[error("the store at {path} is in use by another server or process: stop that one first")]
+    InUse {
+        /// The path that was given.
+        path: String,
+    },
+    /// A sync failed earlier in this process; what the disk holds is not known.
+    #[error(
+        "a sync of the store at {path} failed earlier ({reason}): restart the process after checking \
+         the disk"
+    )]
+    Poisoned {
+        /// The path that was given.
+        path: String,
+        /// What the sync said.
+        reason: String,
+    },
+    /// The store was written by a newer build.
+    #[error(
+        "{file} has format {found}, this build knows formats up to {known}: upgrade this server first"
+    )]
+    NewerFormat {
+        /// The file.
+        file: String,
+        /// The version of its format.
+        found: u32,
+        /// The newest version that this build knows.
+        known: u32,
+    },
+    /// The store was written by a build that lays its files out differently under the same version.
+    #[error(
+        "{file} has format {version} with fingerprint {found:016x}, this build's is {known:016x}: use \
+         the build that wrote it"
+    )]
+    OtherFormat {
+        /// The file.
+        file: String,
+        /// The version of its format, which this build shares.
+        version: u32,
+        /// The fingerprint of its layout.
+        found: u64,
+        /// That of this build's layout.
+        known: u64,
+    },
+    /// The directory or a file in it was not written by a store.
+    #[error(
+        "{file} was not written by a store of graft ({reason}): give the path of another directory"
+    )]
+    Foreign {
+        /// The file.
+        file: String,
+        /// How that shows.
+        reason: String,
+    },
+    /// A file is shorter than it was.
+    #[error(
+        "{file} has {length} bytes where at least {expected} were written: it was truncated; restore \
+         this server from the others"
+    )]
+    Truncated {
+        /// The file.
+        file: String,
+        /// How long it is.
+        length: u64,
+        /// How long it was when a commit was last acknowledged.
+        expected: u64,
+    },
+    /// The store is not what was written.
+    #[error("the store is corrupt at {location}: {reason}; restore this server from the others")]
+    Corrupt {
+        /// Which file, table and record.
+        location: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The disk failed.
+    #[error("the store failed to {action}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Anything else.
+    #[error("the store failed: {reason}")]
+    Backend {
+        /// In the words of what failed.
+        reason: String,
+    },
+}
+
+impl OpenError {
+    pub(super) fn of(path: &str, error: StoreError) -> Self {
+        match error {
+            StoreError::Corrupt { location, reason } => Self::Corrupt { location, reason },
+            StoreError::Io { action, source } => Self::Io { action, source },
+            StoreError::Poisoned { reason } => Self::Poisoned { path: path.to_owned(), reason },
+            other => Self::Backend { reason: other.to_string() },
+        }
+    }
+}
+
+impl From<OpenError> for StoreError {
+    /// For a store that is opened by the way, as a sealed segment is.
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Corrupt { location, reason } => Self::Corrupt { location, reason },
+            OpenError::Io { action, source } => Self::Io { action, source },
+            OpenError::Poisoned { reason, .. } => Self::Poisoned { reason },
+            OpenError::Foreign { ref file, .. } | OpenError::Truncated { ref file, .. } => {
+                Self::Corrupt { location: file.clone(), reason: error.to_string() }
+            }
+            other => Self::Backend { reason: other.to_string() },
+        }
+    }
+}

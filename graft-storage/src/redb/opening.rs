@@ -1,0 +1,202 @@
+//! Opening a store: everything that is looked at before anything is written.
+
+use std::{io, sync::Arc};
+
+use super::{
+    error::OpenError,
+    facts::State,
+    options::Options,
+    segment::{self, Segment},
+    shared::{Published, Shared},
+    snapshot::{self, Snapshot, Snapshots},
+    witness::{self, Witness},
+    writer::{Born, UNNAMED},
+};
+use crate::medium::{LockGuard, Medium, Open};
+
+/// The files that a store finds in its directory.
+pub(super) struct Files {
+    names: Vec<String>,
+    segments: Vec<u64>,
+    snapshots: Vec<u64>,
+}
+
+impl Files {
+    pub(super) fn list(medium: &dyn Medium) -> Result<Self, OpenError> {
+        let names = medium.list().map_err(|source| inaccessible(medium, source))?;
+        let segments = names.iter().filter_map(|name| segment::number_of(name)).collect();
+        let snapshots = names.iter().filter_map(|name| snapshot::number_of(name)).collect();
+        Ok(Self { names, segments, snapshots })
+    }
+
+    fn is_own(name: &str) -> bool {
+        let whole = name.strip_suffix(UNNAMED).unwrap_or(name);
+        name == witness::NAME
+            || segment::number_of(whole).is_some()
+            || snapshot::number_of(name).is_some()
+    }
+
+    /// Removes what a crash left behind. What cannot be removed does no harm.
+    fn remove_orphans(&self, medium: &dyn Medium, state: &State) {
+        let is_used = |name: &str| {
+            name == witness::NAME
+                || segment::number_of(name).is_some_and(|number| {
+                    number == state.active
+                        || state.sealed.iter().any(|sealed| sealed.segment == number)
+                })
+                || snapshot::number_of(name).is_some_and(|number| {
+                    state.snapshot.as_ref().is_some_and(|installed| installed.file == number)
+                })
+        };
+        for name in self.names.iter().filter(|name| Self::is_own(name) && !is_used(name)) {
+            let _ = medium.remove(name);
+        }
+    }
+}
+
+/// A store that was looked at, and is taken over by nobody yet.
+pub(super) struct Found {
+    pub(super) born: Option<Born>,
+    files: Files,
+}
+
+/// Looks at the store on `medium`. No file is changed.
+pub(super) fn look(
+    medium: &Arc<dyn Medium>,
+    how: Open,
+    options: &Options,
+) -> Result<Found, OpenError> {
+    if let Some(reason) = medium.poisoned() {
+        return Err(OpenError::Poisoned { path: medium.describe(), reason });
+    }
+    let files = Files::list(&**medium)?;
+    let Some(newest) = files.segments.iter().copied().max() else {
+        return look_at_unborn(&**medium, files);
+    };
+    let witness = open_witness(&**medium, how)?.ok_or_else(|| OpenError::Corrupt {
+        location: in_store(&**medium, witness::NAME),
+        reason: "the file is missing".into(),
+    })?;
+    let acknowledged = witness.latest();
+    if newest < acknowledged.segment {
+        return Err(OpenError::Corrupt {
+            location: in_store(&**medium, &segment::file_name(acknowledged.segment)),
+            reason: "the file is missing".into(),
+        });
+    }
+    let active = Segment::open(medium, newest, how, options.cache_bytes);
+    let active = active.map_err(|error| shorter(&**medium, newest, &acknowledged, error))?;
+    if newest == acknowledged.segment && active.length() < acknowledged.length {
+        return Err(OpenError::Truncated {
+            file: in_store(&**medium, active.name()),
+            length: active.length(),
+            expected: acknowledged.length,
+        });
+    }
+    let failed = |error| OpenError::of(&medium.describe(), error);
+    let state = active.view().and_then(|view| view.state()).map_err(failed)?;
+    if state.sequence < acknowledged.sequence {
+        return Err(OpenError::Corrupt {
+            location: in_store(&**medium, &format!("{}, table log, head", active.name())),
+            reason: format!(
+                "it is of commit {}, commit {} was acknowledged",
+                state.sequence, acknowledged.sequence
+            ),
+        });
+    }
+    for sealed in &state.sealed {
+        if !files.segments.contains(&sealed.segment) {
+            return Err(OpenError::Corrupt {
+                location: in_store(&**medium, &segment::file_name(sealed.segment)),
+                reason: "the file is missing".into(),
+            });
+        }
+    }
+    let installed = state.snapshot.as_ref();
+    let snapshot = installed.map(|installed| Snapshot::open(&**medium, installed).map(Arc::new));
+    let snapshot = snapshot.transpose().map_err(failed)?;
+    let born = Born { state, active: Arc::new(active), snapshot, witness };
+    Ok(Found { born: Some(born), files })
+}
+
+/// A file that is shorter than it was is no file of redb in many ways; the length says it best.
+fn shorter(
+    medium: &dyn Medium,
+    number: u64,
+    acknowledged: &witness::Acknowledged,
+    error: OpenError,
+) -> OpenError {
+    let name = segment::file_name(number);
+    let length = medium.open(&name, Open::Read).and_then(|file| file.len());
+    match length {
+        Ok(length) if number == acknowledged.segment && length < acknowledged.length => {
+            let expected = acknowledged.length;
+            OpenError::Truncated { file: in_store(medium, &name), length, expected }
+        }
+        _ => error,
+    }
+}
+
+fn open_witness(medium: &dyn Medium, how: Open) -> Result<Option<Witness>, OpenError> {
+    let opened = Witness::open(medium, how).map_err(|source| inaccessible(medium, source))?;
+    let found = opened.transpose().map_err(|reason| OpenError::Corrupt {
+        location: in_store(medium, witness::NAME),
+        reason,
+    })?;
+    Ok(found)
+}
+
+/// There is no segment: a new directory, or what is left of one.
+fn look_at_unborn(medium: &dyn Medium, files: Files) -> Result<Found, OpenError> {
+    if let Some(foreign) = files.names.iter().find(|name| !Files::is_own(name)) {
+        let reason = "a new store needs an empty directory".into();
+        return Err(OpenError::Foreign { file: in_store(medium, foreign), reason });
+    }
+    let acknowledged = open_witness(medium, Open::Read).ok().flatten().map(|found| found.latest());
+    match acknowledged {
+        Some(found) if found.sequence > 0 => Err(OpenError::Corrupt {
+            location: in_store(medium, &segment::file_name(found.segment)),
+            reason: "the file is missing".into(),
+        }),
+        _ => Ok(Found { born: None, files }),
+    }
+}
+
+fn in_store(medium: &dyn Medium, place: &str) -> String {
+    format!("{place} in {}", medium.describe())
+}
+
+pub(super) fn inaccessible(medium: &dyn Medium, source: io::Error) -> OpenError {
+    OpenError::Inaccessible { path: medium.describe(), source }
+}
+
+/// Takes the store for the caller alone.
+pub(super) fn lock(medium: &dyn Medium) -> Result<LockGuard, OpenError> {
+    medium.lock().map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => OpenError::InUse { path: medium.describe() },
+        _ => inaccessible(medium, source),
+    })
+}
+
+/// Takes over what was found: from now on it is written.
+pub(super) fn take_over(
+    medium: Arc<dyn Medium>,
+    options: Options,
+    lock: LockGuard,
+    found: Found,
+) -> Result<(Shared, Option<Born>), OpenError> {
+    let Found { born, files } = found;
+    let highest = files.snapshots.iter().copied().max().unwrap_or(0);
+    let Some(mut born) = born else {
+        let snapshots = Snapshots::new(None, highest);
+        return Ok((Shared::new(medium, options, Some(lock), snapshots, None), None));
+    };
+    let failed = |error| OpenError::of(&medium.describe(), error);
+    born.active.accept().map_err(failed)?;
+    born.acknowledge().map_err(failed)?;
+    files.remove_orphans(&*medium, &born.state);
+    let snapshots = Snapshots::new(born.state.snapshot.as_ref(), highest);
+    let published = Published::new(&born.state, &born.active, born.snapshot.as_ref());
+    let shared = Shared::new(medium, options, Some(lock), snapshots, Some(published));
+    Ok((shared, Some(born)))
+}

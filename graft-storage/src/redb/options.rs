@@ -1,0 +1,60 @@
+//! The sizes of a store.
+
+/// The sizes of a store. [`Default`] is right for servers; tests make everything smaller.
+///
+/// They may differ from one opening of a store to the next.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Options {
+    pub(super) segment_bytes: u64,
+    pub(super) preallocated_bytes: u64,
+    pub(super) cache_bytes: usize,
+}
+
+impl Options {
+    /// The sizes that servers use.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            segment_bytes: SEGMENT_BYTES,
+            preallocated_bytes: SEGMENT_BYTES,
+            cache_bytes: CACHE_BYTES,
+        }
+    }
+
+    /// How long a file of the log becomes before the next one is begun, in bytes; at least 64 KiB. What
+    /// is opened after a crash is one file of this size; a snapshot frees space in steps of this size.
+    #[must_use]
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes.max(64 * 1024);
+        self.preallocated_bytes = self.preallocated_bytes.min(self.segment_bytes);
+        self
+    }
+
+    /// How much of a new file of the log is written ahead, in bytes: writing into space that a file has
+    /// is faster than growing it. At most [`segment_bytes`](Self::segment_bytes).
+    #[must_use]
+    pub fn preallocated_bytes(mut self, bytes: u64) -> Self {
+        self.preallocated_bytes = bytes.min(self.segment_bytes);
+        self
+    }
+
+    /// How much memory redb may use for pages of the file that is written, in bytes.
+    #[must_use]
+    pub fn cache_bytes(mut self, bytes: usize) -> Self {
+        self.cache_bytes = bytes;
+        self
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Opening after a crash reads one segment whole, so it should be small; beginning a new one costs a few
+/// syncs and the writing of its space, so it should not be tiny.
+const SEGMENT_BYTES: u64 = 16 << 20;
+
+/// As much as the segment that is written has: half of it may hold what a commit writes.
+const CACHE_BYTES: usize = 16 << 20;

@@ -1,0 +1,227 @@
+//! The thread that does everything that may take long and is no commit: it reads, stages snapshots and
+//! removes files.
+
+use std::{ops::ControlFlow, ops::Range, sync::Arc, thread};
+
+use bytes::Bytes;
+use graft_core::{Entries, Entry, Index, Loaded, SnapshotChunk, StoreError};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    facts::Sealed,
+    segment::{Segment, View},
+    shared::{Published, Shared},
+};
+use crate::{medium::Open, outline::term_in};
+
+/// How many sealed segments are kept open.
+const MAX_OPEN: usize = 4;
+
+/// How much memory redb may use for pages of a sealed segment: what is read is read in order, once.
+pub(super) const SEALED_CACHE_BYTES: usize = 1 << 20;
+
+/// How often a read looks again where a commit came between two of its looks.
+const MAX_LOOKS: usize = 10_000;
+
+type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What the thread is asked for.
+pub(super) enum Load {
+    Read(Range<Index>, usize, Reply<Loaded>),
+    ReadSnapshot { id: u64, offset: u64, max_bytes: usize, reply: Reply<Bytes> },
+    Stage { generation: u64, chunk: SnapshotChunk, reply: Reply<()> },
+    Remove(Vec<String>),
+}
+
+/// The thread that reads.
+pub(super) struct Reader {
+    shared: Arc<Shared>,
+    /// Sealed segments that are open, least recently used first.
+    open: Vec<Arc<Segment>>,
+}
+
+impl Reader {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, open: Vec::new() }
+    }
+
+    /// Does what it is asked for until nobody is left who could ask.
+    pub(super) fn run(mut self, mut loads: mpsc::Receiver<Load>) {
+        while let Some(load) = loads.blocking_recv() {
+            // Whoever does not wait any more does not mind.
+            match load {
+                Load::Read(range, max_bytes, reply) => {
+                    let _ = reply.send(self.read(&range, max_bytes));
+                }
+                Load::ReadSnapshot { id, offset, max_bytes, reply } => {
+                    let _ = reply.send(self.read_snapshot(id, offset, max_bytes));
+                }
+                Load::Stage { generation, chunk, reply } => {
+                    let _ = reply.send(self.stage(generation, chunk));
+                }
+                Load::Remove(names) => self.remove(&names),
+            }
+        }
+    }
+
+    fn published(&self) -> Result<Arc<Published>, StoreError> {
+        self.shared.published().ok_or(StoreError::NotBorn)
+    }
+
+    fn stage(&self, generation: u64, chunk: SnapshotChunk) -> Result<(), StoreError> {
+        self.published()?;
+        self.shared.check_sound()?;
+        // Under the lock: a recovery fences, and forgets what was staged, in one step.
+        let mut snapshots = self.shared.snapshots();
+        self.shared.check_owner(generation)?;
+        snapshots.stage(&*self.shared.medium, chunk)
+    }
+
+    fn read_snapshot(&self, id: u64, offset: u64, max_bytes: usize) -> Result<Bytes, StoreError> {
+        let published = self.published()?;
+        let snapshot = published.snapshot.as_ref();
+        let snapshot = snapshot.filter(|snapshot| snapshot.installed.meta.id == id);
+        snapshot.ok_or(StoreError::NoSnapshot { id })?.read(offset, max_bytes)
+    }
+
+    /// Files that cannot be removed now are removed when the store is opened again.
+    fn remove(&mut self, names: &[String]) {
+        self.open.retain(|segment| !names.iter().any(|name| name == segment.name()));
+        for name in names {
+            let _ = self.shared.medium.remove(name);
+        }
+    }
+
+    fn read(&mut self, range: &Range<Index>, max_bytes: usize) -> Result<Loaded, StoreError> {
+        for _ in 0..MAX_LOOKS {
+            let published = self.published()?;
+            let Published { compacted, last, .. } = *published;
+            if range.is_empty() || range.start > last.index {
+                return Err(StoreError::OutOfRange { range: range.clone(), last: last.index });
+            }
+            if range.start <= compacted.index {
+                return Ok(Loaded::Compacted(compacted));
+            }
+            let range = range.start..range.end.min(last.index.next());
+            match self.read_published(&published, range, max_bytes) {
+                Ok(Some(entries)) => return Ok(Loaded::Entries(entries)),
+                Ok(None) => {}
+                // A file that went while it was looked for is no error.
+                Err(error) if self.is_current(&published) => return Err(error),
+                Err(_) => {}
+            }
+            thread::yield_now();
+        }
+        Err(StoreError::Backend {
+            reason: "commits came too fast for a read to look between".into(),
+        })
+    }
+
+    fn is_current(&self, published: &Published) -> bool {
+        self.shared.published().is_some_and(|now| now.sequence == published.sequence)
+    }
+
+    /// The entries of `range`, or `None` where the log has changed since it was published.
+    fn read_published(
+        &mut self,
+        published: &Published,
+        range: Range<Index>,
+        max_bytes: usize,
+    ) -> Result<Option<Entries>, StoreError> {
+        let mut taken = Taken::new(published, max_bytes);
+        let mut next = range.start;
+        while next < range.end.min(published.begin) {
+            let found = published.sealed.iter().find(|sealed| next <= sealed.last);
+            let Some(sealed) = found.filter(|sealed| sealed.first <= next) else {
+                let location = format!("{}, entry {next}", published.active.name());
+                let reason = "no segment holds it".into();
+                return Err(StoreError::Corrupt { location, reason });
+            };
+            let end = sealed.last.next().min(range.end);
+            let segment = self.sealed(sealed)?;
+            if taken.from(&segment.view()?, next..end)?.is_break() {
+                return Ok(Some(taken.entries.into()));
+            }
+            next = end;
+        }
+        if next < range.end {
+            let view = published.active.view()?;
+            if view.head()?.sequence != published.sequence {
+                return Ok(None);
+            }
+            let _: ControlFlow<()> = taken.from(&view, next..range.end)?;
+        }
+        Ok(Some(taken.entries.into()))
+    }
+
+    /// A sealed segment, opened where it is not open yet.
+    fn sealed(&mut self, sealed: &Sealed) -> Result<Arc<Segment>, StoreError> {
+        let at = self.open.iter().position(|segment| segment.number == sealed.segment);
+        let segment = match at {
+            Some(at) => self.open.remove(at),
+            None => Arc::new(open_sealed(&self.shared, sealed)?),
+        };
+        if self.open.len() == MAX_OPEN {
+            self.open.remove(0);
+        }
+        self.open.push(Arc::clone(&segment));
+        Ok(segment)
+    }
+}
+
+/// A sealed segment, every page of it checked, as of the commit with which it was sealed.
+pub(super) fn open_sealed(shared: &Shared, sealed: &Sealed) -> Result<Segment, StoreError> {
+    let Sealed { segment, sequence, .. } = *sealed;
+    let segment = Segment::open(&shared.medium, segment, Open::Read, SEALED_CACHE_BYTES)?;
+    let found = segment.view()?.head()?.sequence;
+    if found == sequence {
+        return Ok(segment);
+    }
+    Err(StoreError::Corrupt {
+        location: format!("{}, table log, head", segment.name()),
+        reason: format!("it is of commit {found}, the segment was sealed with commit {sequence}"),
+    })
+}
+
+/// The entries that a read has found so far.
+struct Taken<'a> {
+    published: &'a Published,
+    max_bytes: usize,
+    bytes: usize,
+    entries: Vec<Entry>,
+}
+
+impl<'a> Taken<'a> {
+    fn new(published: &'a Published, max_bytes: usize) -> Self {
+        Self { published, max_bytes, bytes: 0, entries: Vec::new() }
+    }
+
+    /// Takes what fits of `range`, and says whether it all did.
+    fn from(
+        &mut self,
+        view: &View<'_>,
+        range: Range<Index>,
+    ) -> Result<ControlFlow<()>, StoreError> {
+        let mut stale = None;
+        let taken = view.entries(range, &mut |entry| {
+            let log_id = entry.log_id;
+            if term_in(&self.published.terms, log_id.index) != Some(log_id.term) {
+                stale = Some(log_id);
+                return ControlFlow::Break(());
+            }
+            self.bytes = self.bytes.saturating_add(entry.size());
+            if self.bytes > self.max_bytes && !self.entries.is_empty() {
+                return ControlFlow::Break(());
+            }
+            self.entries.push(entry);
+            ControlFlow::Continue(())
+        })?;
+        match stale {
+            None => Ok(taken),
+            Some(found) => {
+                let reason = format!("it is of term {}, the log has another there", found.term);
+                Err(view.corrupt_entry(found.index, reason))
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What the handles and the threads of one store share.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use graft_core::{Index, LogId, StoreError, Term};
+
+use super::{
+    facts::{Sealed, State},
+    options::Options,
+    segment::Segment,
+    snapshot::{Snapshot, Snapshots},
+};
+use crate::medium::{LockGuard, Medium};
+
+/// What the handles and the threads of one store share.
+pub(super) struct Shared {
+    pub(super) medium: Arc<dyn Medium>,
+    pub(super) options: Options,
+    /// The generation whose handle may write. It rises with every birth and every recovery.
+    generation: AtomicU64,
+    /// What readers may see: always what is durable.
+    published: Mutex<Option<Arc<Published>>>,
+    snapshots: Mutex<Snapshots>,
+    _lock: Option<LockGuard>,
+}
+
+/// What is durable, as far as readers need it.
+#[derive(Clone)]
+pub(super) struct Published {
+    pub(super) sequence: u64,
+    pub(super) compacted: LogId,
+    pub(super) last: LogId,
+    pub(super) begin: Index,
+    pub(super) active: Arc<Segment>,
+    pub(super) sealed: Arc<[Sealed]>,
+    pub(super) terms: Arc<[(Index, Term)]>,
+    pub(super) snapshot: Option<Arc<Snapshot>>,
+}
+
+impl Published {
+    pub(super) fn new(
+        state: &State,
+        active: &Arc<Segment>,
+        snapshot: Option<&Arc<Snapshot>>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            sequence: state.sequence,
+            compacted: state.outline.compacted,
+            last: state.outline.last,
+            begin: state.begin,
+            active: Arc::clone(active),
+            sealed: state.sealed.as_slice().into(),
+            terms: state.outline.terms.as_slice().into(),
+            snapshot: snapshot.cloned(),
+        })
+    }
+}
+
+impl Shared {
+    pub(super) fn new(
+        medium: Arc<dyn Medium>,
+        options: Options,
+        lock: Option<LockGuard>,
+        snapshots: Snapshots,
+        published: Option<Arc<Published>>,
+    ) -> Self {
+        Self {
+            medium,
+            options,
+            generation: AtomicU64::new(1),
+            published: Mutex::new(published),
+            snapshots: Mutex::new(snapshots),
+            _lock: lock,
+        }
+    }
+
+    pub(super) fn published(&self) -> Option<Arc<Published>> {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn publish(&self, published: Arc<Published>) {
+        let mut slot = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = slot.replace(published);
+        drop(slot);
+        // The last reader of a sealed segment closes it; not while others wait.
+        drop(before);
+    }
+
+    pub(super) fn snapshots(&self) -> MutexGuard<'_, Snapshots> {
+        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fences all handles. The returned generation is that of the one that is next to own the store.
+    pub(super) fn next_generation(&self) -> u64 {
+        self.generation.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// An error unless the handle of `generation` owns the store.
+    pub(super) fn check_owner(&self, generation: u64) -> Result<(), StoreError> {
+        let owner = self.generation.load(Ordering::SeqCst);
+        if generation == owner { Ok(()) } else { Err(StoreError::Fenced) }
+    }
+
+    /// An error where it is not known any more what the disk holds.
+    pub(super) fn check_sound(&self) -> Result<(), StoreError> {
+        match self.medium.poisoned() {
+            None => Ok(()),
+            Some(reason) => Err(StoreError::Poisoned { reason }),
+        }
+    }
+}
+
+/// The same error once more, for everybody else who waits.
+pub(super) fn copy(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::Io { action, source } => {
+            let source = std::io::Error::new(source.kind(), source.to_string());
+            StoreError::Io { action, source }
+        }
+        StoreError::Corrupt { location, reason } => {
+            StoreError::Corrupt { location: location.clone(), reason: reason.clone() }
+        }
+        StoreError::Poisoned { reason } => StoreError::Poisoned { reason: reason.clone() },
+        other => StoreError::Backend { reason: other.to_string() },
+    }
+}

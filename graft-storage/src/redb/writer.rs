@@ -1,0 +1,423 @@
+//! The thread that writes.
+
+use std::{mem, sync::Arc};
+
+use graft_core::{Entries, Identity, Index, LogId, Recovered, StoreError, Term, Write};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    facts::{Fact, Sealed, State},
+    reader::Load,
+    record,
+    segment::{self, Changes, Segment},
+    shared::{Published, Shared, copy},
+    snapshot::Snapshot,
+    witness::{Acknowledged, Witness},
+};
+use crate::{medium::Open, plan};
+
+/// What the name of a file ends with until it is complete.
+pub(super) const UNNAMED: &str = ".tmp";
+
+/// How many writes become one commit at most.
+const MAX_BATCHES: usize = 1024;
+
+/// A commit takes no further write once its entries have this size.
+const MAX_COMMIT_BYTES: usize = 4 << 20;
+
+type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What the thread is asked for, in the order in which it happens.
+pub(super) enum Order {
+    /// Answered with the generation of the handle that now owns the store.
+    Create(Identity, Reply<u64>),
+    Recover(Reply<(Option<Recovered>, u64)>),
+    Write(Batch),
+}
+
+/// A write of one handle.
+pub(super) struct Batch {
+    pub(super) generation: u64,
+    pub(super) writes: Vec<Write>,
+    pub(super) reply: Reply<Vec<Write>>,
+}
+
+/// A store that was born.
+pub(super) struct Born {
+    pub(super) state: State,
+    pub(super) active: Arc<Segment>,
+    pub(super) snapshot: Option<Arc<Snapshot>>,
+    pub(super) witness: Witness,
+}
+
+impl Born {
+    /// Remembers outside the segment that its latest commit is durable.
+    pub(super) fn acknowledge(&mut self) -> Result<(), StoreError> {
+        let acknowledged = acknowledged(&self.state, &self.active);
+        let action = "write the witness";
+        self.witness.acknowledge(acknowledged).map_err(|source| StoreError::Io { action, source })
+    }
+}
+
+/// The thread that writes. It alone changes the store.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    born: Option<Born>,
+    /// Why nothing can be written any more.
+    broken: Option<StoreError>,
+    loads: mpsc::WeakSender<Load>,
+    scratch: Vec<(Index, Term)>,
+    buffer: Vec<u8>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        born: Option<Born>,
+        loads: mpsc::WeakSender<Load>,
+    ) -> Self {
+        let (scratch, buffer) = (Vec::new(), Vec::new());
+        Self { shared, born, broken: None, loads, scratch, buffer }
+    }
+
+    /// Does what it is asked for until nobody is left who could ask.
+    pub(super) fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        let mut next = orders.blocking_recv();
+        while let Some(order) = next.take() {
+            match order {
+                Order::Create(identity, reply) => {
+                    let _ = reply.send(self.create(&identity));
+                }
+                Order::Recover(reply) => {
+                    let _ = reply.send(self.recover());
+                }
+                Order::Write(batch) => next = self.write(batch, &mut orders),
+            }
+            if next.is_none() {
+                next = orders.blocking_recv();
+            }
+        }
+        if let Some(born) = self.born.as_ref().filter(|_| self.broken.is_none()) {
+            // A hint that the next opening would like to have; it does without.
+            let _ = born.witness.sync();
+        }
+    }
+
+    fn check_usable(&self) -> Result<(), StoreError> {
+        self.shared.check_sound()?;
+        self.broken.as_ref().map_or(Ok(()), |error| Err(copy(error)))
+    }
+
+    fn create(&mut self, identity: &Identity) -> Result<u64, StoreError> {
+        if let Some(born) = &self.born {
+            let name = born.state.identity.name.clone();
+            return Err(StoreError::AlreadyBorn { name });
+        }
+        self.check_usable()?;
+        let medium = &*self.shared.medium;
+        let io = |source: std::io::Error| {
+            medium.poison(&format!("the birth of the store: {source}"));
+            StoreError::Io { action: "create the store", source }
+        };
+        let mut witness = Witness::create(medium).map_err(io)?;
+        let mut state = State::newborn(identity.clone());
+        let active = begin_segment(&self.shared, &mut state, Changes::default())?;
+        witness.acknowledge(acknowledged(&state, &active)).map_err(io)?;
+        self.shared.publish(Published::new(&state, &active, None));
+        self.born = Some(Born { state, active, snapshot: None, witness });
+        Ok(self.shared.next_generation())
+    }
+
+    fn recover(&mut self) -> Result<(Option<Recovered>, u64), StoreError> {
+        self.check_usable()?;
+        let recovered = self.born.as_ref().map(|born| born.state.recovered()).transpose()?;
+        let mut snapshots = self.shared.snapshots();
+        let generation = self.shared.next_generation();
+        snapshots.forget_staged(&*self.shared.medium);
+        Ok((recovered, generation))
+    }
+
+    /// Does `first` and the writes that wait behind it in one commit. Returns the order behind them.
+    fn write(&mut self, first: Batch, orders: &mut mpsc::Receiver<Order>) -> Option<Order> {
+        let mut commit = Commit::default();
+        let mut waiting = Vec::new();
+        let mut next = Some(Order::Write(first));
+        while let Some(Order::Write(batch)) = next {
+            let Batch { generation, writes, reply } = batch;
+            match self.plan(&mut commit, generation, writes) {
+                Ok(buffer) => waiting.push((buffer, reply)),
+                Err(error) => {
+                    let _ = reply.send(Err(error));
+                }
+            }
+            let is_full =
+                waiting.len() >= MAX_BATCHES || commit.changes.entries.size() >= MAX_COMMIT_BYTES;
+            next = if is_full { None } else { orders.try_recv().ok() };
+        }
+        let outcome = if commit.is_empty { Ok(()) } else { self.commit(&mut commit) };
+        if let Err(error) = &outcome {
+            self.broken = Some(copy(error));
+        }
+        for (buffer, reply) in waiting {
+            let answer = outcome.as_ref().map(|()| buffer).map_err(copy);
+            // Whoever does not wait any more does not mind.
+            let _ = reply.send(answer);
+        }
+        next
+    }
+
+    /// Adds a write to a commit, or changes nothing. Returns the emptied buffer.
+    fn plan(
+        &mut self,
+        commit: &mut Commit,
+        generation: u64,
+        mut writes: Vec<Write>,
+    ) -> Result<Vec<Write>, StoreError> {
+        if self.born.is_none() {
+            return Err(StoreError::NotBorn);
+        }
+        self.check_usable()?;
+        self.shared.check_owner(generation)?;
+        let Some(born) = &mut self.born else {
+            return Err(StoreError::NotBorn);
+        };
+        let mut snapshots = self.shared.snapshots();
+        plan::check(&born.state.outline, &*snapshots, &writes, &mut self.scratch)?;
+        for order in writes.drain(..) {
+            match order {
+                Write::HardState(hard_state) => {
+                    born.state.hard_state = hard_state;
+                    commit.is_empty = false;
+                }
+                Write::Append(entries) => commit.append(&mut born.state, entries),
+                Write::InstallSnapshot(meta) => {
+                    let snapshot = snapshots.install(&*self.shared.medium, meta);
+                    let before = born.snapshot.replace(Arc::clone(&snapshot));
+                    commit.install(&mut born.state, &snapshot, before.as_deref());
+                }
+                Write::Compact(upto) => commit.compact(&mut born.state, upto),
+                unknown => unreachable!("the plan refuses what it does not know: {unknown:?}"),
+            }
+        }
+        Ok(writes)
+    }
+
+    fn commit(&mut self, commit: &mut Commit) -> Result<(), StoreError> {
+        let Some(born) = &mut self.born else {
+            return Err(StoreError::NotBorn);
+        };
+        let shared = &self.shared;
+        let io = |action: &'static str| {
+            move |source: std::io::Error| {
+                shared.medium.poison(&format!("{action}: {source}"));
+                StoreError::Io { action, source }
+            }
+        };
+        if commit.has_new_file {
+            shared.medium.sync_names().map_err(io("make the names of files durable"))?;
+        }
+        let bytes = commit.changes.entries.iter().map(record::size).sum::<usize>() as u64;
+        let rotates = is_full(&born.active, &born.state, shared);
+        if rotates {
+            commit.rotate(born, shared)?;
+        } else {
+            commit.changes.facts = commit.changed_facts();
+            born.state.advance(&commit.changes.facts);
+            born.state.written += bytes;
+            born.active.commit(&commit.changes, &born.state, &mut self.buffer)?;
+        }
+        let acknowledged = acknowledged(&born.state, &born.active);
+        born.witness.acknowledge(acknowledged).map_err(io("write the witness"))?;
+        if rotates {
+            born.witness.sync().map_err(io("sync the witness"))?;
+        }
+        let published = Published::new(&born.state, &born.active, born.snapshot.as_ref());
+        shared.publish(published);
+        let garbage = mem::take(&mut commit.garbage);
+        if let (false, Some(loads)) = (garbage.is_empty(), self.loads.upgrade()) {
+            // Files that cannot be removed now are removed when the store is opened again.
+            let _ = loads.try_send(Load::Remove(garbage));
+        }
+        Ok(())
+    }
+}
+
+fn acknowledged(state: &State, active: &Segment) -> Acknowledged {
+    Acknowledged { sequence: state.sequence, segment: state.active, length: active.length() }
+}
+
+/// Whether the next commit belongs into a new segment.
+fn is_full(active: &Segment, state: &State, shared: &Shared) -> bool {
+    let limit = shared.options.segment_bytes;
+    // Pages that are not full and those of the tree take a part of the file.
+    state.written >= limit / 8 * 7 || active.used() >= limit
+}
+
+/// The next segment for `state`, with `changes` as its first commit: complete, and durable under its
+/// name. Until it has that, the one before is the store.
+fn begin_segment(
+    shared: &Shared,
+    state: &mut State,
+    mut changes: Changes,
+) -> Result<Arc<Segment>, StoreError> {
+    let medium = &shared.medium;
+    let io = |source: std::io::Error| {
+        medium.poison(&format!("the beginning of a segment: {source}"));
+        StoreError::Io { action: "begin a segment", source }
+    };
+    state.active += 1;
+    state.written = changes.entries.iter().map(record::size).sum::<usize>() as u64;
+    state.advance(&Fact::STAMPED);
+    changes.facts = Fact::ALL.to_vec();
+    let name = segment::file_name(state.active);
+    let unnamed = format!("{name}{UNNAMED}");
+    match medium.remove(&unnamed) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
+    let file = medium.open(&unnamed, Open::CreateNew).map_err(io)?;
+    let segment = Segment::create(medium, &name, file, &shared.options, &changes, state)?;
+    medium.rename(&unnamed, &name).map_err(io)?;
+    medium.sync_names().map_err(io)?;
+    tracing::debug!(store = medium.describe(), segment = state.active, "began a segment");
+    Ok(Arc::new(segment))
+}
+
+/// What one commit changes.
+struct Commit {
+    is_empty: bool,
+    changes: Changes,
+    /// Whether the state's sealed segments, its snapshot or the outline's lists changed.
+    sealed: bool,
+    snapshot: bool,
+    terms: bool,
+    memberships: bool,
+    /// Whether a file that it refers to was created.
+    has_new_file: bool,
+    /// Files that nothing refers to once it is durable.
+    garbage: Vec<String>,
+}
+
+impl Default for Commit {
+    fn default() -> Self {
+        Self {
+            is_empty: true,
+            changes: Changes::default(),
+            sealed: false,
+            snapshot: false,
+            terms: false,
+            memberships: false,
+            has_new_file: false,
+            garbage: Vec::new(),
+        }
+    }
+}
+
+impl Commit {
+    fn append(&mut self, state: &mut State, entries: Entries) {
+        let Some(first) = entries.first_index() else {
+            return;
+        };
+        self.is_empty = false;
+        if first <= state.outline.last.index {
+            self.truncate(state, first);
+        }
+        self.outline(state, |state| state.outline.append(&entries));
+        self.changes.entries.append(entries);
+    }
+
+    /// The log ends before `index`.
+    fn truncate(&mut self, state: &mut State, index: Index) {
+        self.changes.entries.truncate_from(index);
+        if self.changes.entries.is_empty() {
+            let lowest = self.changes.truncate_from.unwrap_or(index).min(index);
+            self.changes.truncate_from = Some(lowest);
+        }
+        if index < state.begin {
+            state.begin = index;
+            self.keep_sealed(state, |sealed| sealed.first < index);
+            if let Some(sealed) = state.sealed.last_mut() {
+                sealed.last = sealed.last.min(index.previous());
+            }
+        }
+    }
+
+    /// Lets go of the sealed segments of which nothing counts any more.
+    fn keep_sealed(&mut self, state: &mut State, keep: impl Fn(&Sealed) -> bool) {
+        self.sealed = true;
+        let gone = state.sealed.iter().filter(|sealed| !keep(sealed));
+        self.garbage.extend(gone.map(|sealed| segment::file_name(sealed.segment)));
+        state.sealed.retain(keep);
+    }
+
+    fn install(&mut self, state: &mut State, snapshot: &Snapshot, before: Option<&Snapshot>) {
+        self.is_empty = false;
+        self.snapshot = true;
+        self.has_new_file = true;
+        self.garbage.extend(before.and_then(Snapshot::name));
+        let meta = &snapshot.installed.meta;
+        if state.outline.term_at(meta.last.index) != Some(meta.last.term) {
+            self.outline(state, |state| state.outline.restart_after(meta.last, meta.time));
+            self.changes.entries = Entries::new();
+            self.changes.truncate_from = Some(Index(0));
+            self.keep_sealed(state, |_| false);
+            state.begin = meta.last.index.next();
+        }
+        state.snapshot = Some(snapshot.installed.clone());
+    }
+
+    fn compact(&mut self, state: &mut State, upto: LogId) {
+        if upto.index <= state.outline.compacted.index {
+            return;
+        }
+        self.is_empty = false;
+        self.outline(state, |state| state.outline.compact(upto));
+        if state.sealed.first().is_some_and(|sealed| sealed.last <= upto.index) {
+            self.keep_sealed(state, |sealed| sealed.last > upto.index);
+        }
+    }
+
+    /// Puts the commit into a new segment. What still counts of the one before is sealed.
+    fn rotate(&mut self, born: &mut Born, shared: &Shared) -> Result<(), StoreError> {
+        let state = &mut born.state;
+        let mut changes = mem::take(&mut self.changes);
+        // There is nothing in a new segment that would have to go.
+        changes.truncate_from = None;
+        let begin = changes.entries.first_index().unwrap_or(state.outline.last.index.next());
+        let sealed = Sealed {
+            segment: state.active,
+            sequence: state.sequence,
+            first: state.begin,
+            last: begin.previous(),
+        };
+        if sealed.first <= sealed.last && sealed.last > state.outline.compacted.index {
+            state.sealed.push(sealed);
+        } else {
+            self.garbage.push(segment::file_name(sealed.segment));
+        }
+        state.begin = begin;
+        let active = begin_segment(shared, state, changes)?;
+        mem::replace(&mut born.active, active).freeze();
+        Ok(())
+    }
+
+    fn outline(&mut self, state: &mut State, change: impl FnOnce(&mut State)) {
+        let versions =
+            |state: &State| (state.outline.terms_version, state.outline.memberships_version);
+        let before = versions(state);
+        change(state);
+        let after = versions(state);
+        self.terms |= before.0 != after.0;
+        self.memberships |= before.1 != after.1;
+    }
+
+    fn changed_facts(&self) -> Vec<Fact> {
+        let changed = [
+            (Fact::Sealed, self.sealed),
+            (Fact::Terms, self.terms),
+            (Fact::Memberships, self.memberships),
+            (Fact::Snapshot, self.snapshot),
+        ];
+        changed.into_iter().filter(|(_, is_changed)| *is_changed).map(|(fact, _)| fact).collect()
+    }
+}
