@@ -13,13 +13,14 @@ use std::{
     collections::BTreeMap,
     fmt, io,
     sync::{
-        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use redb::StorageBackend;
 
+use super::{check::Pacer, shared::Shared as Store};
 use crate::medium::{Medium, MediumFile};
 
 /// The size of redb's pages, of which all lengths it knows are multiples.
@@ -46,6 +47,8 @@ struct Shared {
     /// The end of what was written since it was opened.
     used: AtomicU64,
     failure: Mutex<Option<Failure>>,
+    /// Makes whoever reads rest.
+    pacer: OnceLock<(Arc<Pacer>, Arc<Store>)>,
     /// Whether redb is told that nothing can be written any more.
     closed: AtomicBool,
 }
@@ -99,8 +102,16 @@ impl Backend {
             physical: AtomicU64::new(physical),
             used: AtomicU64::new(0),
             failure: Mutex::default(),
+            pacer: OnceLock::new(),
             closed: AtomicBool::new(false),
         })))
+    }
+
+    /// The same for a thread that is to read it slowly.
+    pub(super) fn paced(self, pacer: (Arc<Pacer>, Arc<Store>)) -> Self {
+        // A second one would change nothing: it is set where the file is opened.
+        let _ = self.0.pacer.set(pacer);
+        self
     }
 
     /// Ends the trial: what was written in it is written to the file, and so is what comes.
@@ -135,6 +146,11 @@ impl Backend {
     /// does to close a database in an orderly way is of no use to files that are never taken for orderly.
     pub(super) fn close(&self) {
         self.0.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// The name that the file has, or is to have.
+    pub(super) fn name(&self) -> &str {
+        &self.0.name
     }
 
     /// The length of the file.
@@ -280,9 +296,13 @@ impl StorageBackend for Backend {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, problem));
         }
         match &*self.0.read_trial() {
-            Some(trial) => trial.read(&self.0, offset, out),
-            None => self.0.read_padded(offset, out),
+            Some(trial) => trial.read(&self.0, offset, out)?,
+            None => self.0.read_padded(offset, out)?,
         }
+        if let Some((pacer, store)) = self.0.pacer.get() {
+            pacer.rest_after(out.len(), || store.is_closing());
+        }
+        Ok(())
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {

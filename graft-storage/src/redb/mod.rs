@@ -1,6 +1,7 @@
 //! A store on a disk. (Documentation follows.)
 
 mod backend;
+mod check;
 mod codec;
 mod error;
 mod facts;
@@ -30,10 +31,14 @@ use bytes::Bytes;
 use graft_core::{Identity, Index, Loaded, LogStore, Recovered, SnapshotChunk, StoreError, Write};
 use tokio::sync::{mpsc, oneshot};
 
-pub use self::{error::OpenError, options::Options};
+pub use self::{
+    check::{Pace, Report, verify, verify_on},
+    error::OpenError,
+    options::Options,
+};
 
 use self::{
-    opening::{inaccessible, look, take_over},
+    opening::{inaccessible, look, not_a_directory, take_over},
     reader::{Load, Reader},
     shared::Shared,
     writer::{Batch, Born, Order, Writer},
@@ -78,13 +83,7 @@ impl RedbStore {
     /// Those of [`open`](Self::open).
     pub fn open_with(path: impl AsRef<Path>, options: &Options) -> Result<Self, OpenError> {
         let path = path.as_ref();
-        let disk = Disk::create(path).map_err(|source| {
-            let path = path.display().to_string();
-            match source.kind() {
-                io::ErrorKind::NotADirectory => OpenError::NotADirectory { path },
-                _ => OpenError::Inaccessible { path, source },
-            }
-        })?;
+        let disk = Disk::create(path).map_err(|source| not_a_directory(path, source))?;
         Self::open_on(Arc::new(disk), options)
     }
 
@@ -103,6 +102,26 @@ impl RedbStore {
         let engine =
             Engine::start(shared, born).map_err(|source| inaccessible(&*medium, source))?;
         Ok(Self { engine: Arc::new(engine), generation: AtomicU64::new(0) })
+    }
+
+    /// Reads every record once, slowly, beside everything else: what rots unread is found while the
+    /// other servers still have it. Sealed files are read from the disk; of the file that is being
+    /// written, pages in redb's memory are what is read. A scrub ends early where its future is dropped.
+    ///
+    /// A server that wants it always calls it again and again.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Corrupt`] names the first record that is not what was written; the store goes on,
+    /// and goes on refusing to return that record.
+    pub async fn scrub(&self, pace: Pace) -> Result<Report, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let shared = Arc::clone(&self.engine.shared);
+        let scrubbing = spawn("graft-store-scrub", move || check::scrub(&shared, pace, reply));
+        let action = "start a scrub";
+        let thread = scrubbing.map_err(|source| StoreError::Io { action, source })?;
+        self.engine.join_later(thread);
+        answer.await.map_err(|_| ended())?
     }
 
     /// Where the store is.
@@ -155,9 +174,15 @@ impl Engine {
             loads: Some(loads),
             threads: Mutex::new(vec![writing]),
         };
-        let reading = spawn("graft-store-read", move || reader.run(wanted))?;
-        engine.threads.lock().unwrap_or_else(PoisonError::into_inner).push(reading);
+        engine.join_later(spawn("graft-store-read", move || reader.run(wanted))?);
         Ok(engine)
+    }
+
+    /// The thread must end before the store is closed.
+    fn join_later(&self, thread: JoinHandle<()>) {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
     }
 }
 
@@ -168,10 +193,12 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHan
 impl Drop for Engine {
     /// Ends the threads once they have done what they were asked for.
     fn drop(&mut self) {
+        self.shared.close();
         self.orders = None;
         self.loads = None;
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         for thread in threads.drain(..) {
+            thread.thread().unpark();
             // A panic was told to all who waited.
             let _ = thread.join();
         }

@@ -1,6 +1,6 @@
 //! Opening a store: everything that is looked at before anything is written.
 
-use std::{io, sync::Arc};
+use std::{io, path::Path, sync::Arc};
 
 use super::{
     error::OpenError,
@@ -73,19 +73,18 @@ pub(super) fn look(
     let Some(newest) = files.segments.iter().copied().max() else {
         return look_at_unborn(&**medium, files);
     };
-    let witness = open_witness(&**medium, how)?.ok_or_else(|| OpenError::Corrupt {
-        location: in_store(&**medium, witness::NAME),
-        reason: "the file is missing".into(),
+    let witness = open_witness(&**medium, how);
+    let known = witness.as_ref().ok().and_then(|witness| Some(witness.as_ref()?.latest()));
+    let active = Segment::open(medium, newest, how, options.cache_bytes, None);
+    let active = active.map_err(|error| match known {
+        Some(acknowledged) => shorter(&**medium, newest, &acknowledged, error),
+        None => error,
     })?;
+    let witness = witness?.ok_or_else(|| missing(&**medium, witness::NAME))?;
     let acknowledged = witness.latest();
     if newest < acknowledged.segment {
-        return Err(OpenError::Corrupt {
-            location: in_store(&**medium, &segment::file_name(acknowledged.segment)),
-            reason: "the file is missing".into(),
-        });
+        return Err(missing(&**medium, &segment::file_name(acknowledged.segment)));
     }
-    let active = Segment::open(medium, newest, how, options.cache_bytes);
-    let active = active.map_err(|error| shorter(&**medium, newest, &acknowledged, error))?;
     if newest == acknowledged.segment && active.length() < acknowledged.length {
         return Err(OpenError::Truncated {
             file: in_store(&**medium, active.name()),
@@ -106,10 +105,7 @@ pub(super) fn look(
     }
     for sealed in &state.sealed {
         if !files.segments.contains(&sealed.segment) {
-            return Err(OpenError::Corrupt {
-                location: in_store(&**medium, &segment::file_name(sealed.segment)),
-                reason: "the file is missing".into(),
-            });
+            return Err(missing(&**medium, &segment::file_name(sealed.segment)));
         }
     }
     let installed = state.snapshot.as_ref();
@@ -154,16 +150,29 @@ fn look_at_unborn(medium: &dyn Medium, files: Files) -> Result<Found, OpenError>
     }
     let acknowledged = open_witness(medium, Open::Read).ok().flatten().map(|found| found.latest());
     match acknowledged {
-        Some(found) if found.sequence > 0 => Err(OpenError::Corrupt {
-            location: in_store(medium, &segment::file_name(found.segment)),
-            reason: "the file is missing".into(),
-        }),
+        Some(found) if found.sequence > 0 => {
+            Err(missing(medium, &segment::file_name(found.segment)))
+        }
         _ => Ok(Found { born: None, files }),
     }
 }
 
 fn in_store(medium: &dyn Medium, place: &str) -> String {
     format!("{place} in {}", medium.describe())
+}
+
+fn missing(medium: &dyn Medium, name: &str) -> OpenError {
+    let reason = "the file is missing".into();
+    OpenError::Corrupt { location: in_store(medium, name), reason }
+}
+
+/// Why there is no directory at `path`.
+pub(super) fn not_a_directory(path: &Path, source: io::Error) -> OpenError {
+    let path = path.display().to_string();
+    match source.kind() {
+        io::ErrorKind::NotADirectory => OpenError::NotADirectory { path },
+        _ => OpenError::Inaccessible { path, source },
+    }
 }
 
 pub(super) fn inaccessible(medium: &dyn Medium, source: io::Error) -> OpenError {
@@ -188,15 +197,15 @@ pub(super) fn take_over(
     let Found { born, files } = found;
     let highest = files.snapshots.iter().copied().max().unwrap_or(0);
     let Some(mut born) = born else {
-        let snapshots = Snapshots::new(None, highest);
-        return Ok((Shared::new(medium, options, Some(lock), snapshots, None), None));
+        let snapshots = Snapshots::new(highest);
+        return Ok((Shared::new(medium, options, lock, snapshots, None), None));
     };
     let failed = |error| OpenError::of(&medium.describe(), error);
     born.active.accept().map_err(failed)?;
     born.acknowledge().map_err(failed)?;
     files.remove_orphans(&*medium, &born.state);
-    let snapshots = Snapshots::new(born.state.snapshot.as_ref(), highest);
-    let published = Published::new(&born.state, &born.active, born.snapshot.as_ref());
-    let shared = Shared::new(medium, options, Some(lock), snapshots, Some(published));
+    let snapshots = Snapshots::new(highest);
+    let published = Published::new(&born);
+    let shared = Shared::new(medium, options, lock, snapshots, Some(published));
     Ok((shared, Some(born)))
 }

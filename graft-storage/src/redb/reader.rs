@@ -8,6 +8,7 @@ use graft_core::{Entries, Entry, Index, Loaded, SnapshotChunk, StoreError};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    check::Pacer,
     facts::Sealed,
     segment::{Segment, View},
     shared::{Published, Shared},
@@ -38,11 +39,18 @@ pub(super) struct Reader {
     shared: Arc<Shared>,
     /// Sealed segments that are open, least recently used first.
     open: Vec<Arc<Segment>>,
+    /// Where it is to read slowly.
+    pacer: Option<Arc<Pacer>>,
 }
 
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, open: Vec::new() }
+        Self { shared, open: Vec::new(), pacer: None }
+    }
+
+    /// One that rests while it reads the files of sealed segments.
+    pub(super) fn paced(shared: Arc<Shared>, pacer: Arc<Pacer>) -> Self {
+        Self { pacer: Some(pacer), ..Self::new(shared) }
     }
 
     /// Does what it is asked for until nobody is left who could ask.
@@ -64,7 +72,7 @@ impl Reader {
         }
     }
 
-    fn published(&self) -> Result<Arc<Published>, StoreError> {
+    pub(super) fn published(&self) -> Result<Arc<Published>, StoreError> {
         self.shared.published().ok_or(StoreError::NotBorn)
     }
 
@@ -92,7 +100,12 @@ impl Reader {
         }
     }
 
-    fn read(&mut self, range: &Range<Index>, max_bytes: usize) -> Result<Loaded, StoreError> {
+    /// What [`LogStore::read`](graft_core::LogStore::read) promises.
+    pub(super) fn read(
+        &mut self,
+        range: &Range<Index>,
+        max_bytes: usize,
+    ) -> Result<Loaded, StoreError> {
         for _ in 0..MAX_LOOKS {
             let published = self.published()?;
             let Published { compacted, last, .. } = *published;
@@ -159,7 +172,7 @@ impl Reader {
         let at = self.open.iter().position(|segment| segment.number == sealed.segment);
         let segment = match at {
             Some(at) => self.open.remove(at),
-            None => Arc::new(open_sealed(&self.shared, sealed)?),
+            None => Arc::new(self.open_sealed(sealed)?),
         };
         if self.open.len() == MAX_OPEN {
             self.open.remove(0);
@@ -167,20 +180,24 @@ impl Reader {
         self.open.push(Arc::clone(&segment));
         Ok(segment)
     }
-}
 
-/// A sealed segment, every page of it checked, as of the commit with which it was sealed.
-pub(super) fn open_sealed(shared: &Shared, sealed: &Sealed) -> Result<Segment, StoreError> {
-    let Sealed { segment, sequence, .. } = *sealed;
-    let segment = Segment::open(&shared.medium, segment, Open::Read, SEALED_CACHE_BYTES)?;
-    let found = segment.view()?.head()?.sequence;
-    if found == sequence {
-        return Ok(segment);
+    /// A sealed segment, every page of it checked, as of the commit with which it was sealed.
+    fn open_sealed(&self, sealed: &Sealed) -> Result<Segment, StoreError> {
+        let Sealed { segment, sequence, .. } = *sealed;
+        let pacer = self.pacer.as_ref().map(|pacer| (Arc::clone(pacer), Arc::clone(&self.shared)));
+        let medium = &self.shared.medium;
+        let segment = Segment::open(medium, segment, Open::Read, SEALED_CACHE_BYTES, pacer)?;
+        let found = segment.view()?.head()?.sequence;
+        if found == sequence {
+            return Ok(segment);
+        }
+        Err(StoreError::Corrupt {
+            location: format!("{}, table log, head", segment.name()),
+            reason: format!(
+                "it is of commit {found}, the segment was sealed with commit {sequence}"
+            ),
+        })
     }
-    Err(StoreError::Corrupt {
-        location: format!("{}, table log, head", segment.name()),
-        reason: format!("it is of commit {found}, the segment was sealed with commit {sequence}"),
-    })
 }
 
 /// The entries that a read has found so far.

@@ -15,11 +15,13 @@ use redb::{
 
 use super::{
     backend::Backend,
+    check::Pacer,
     codec::Malformed,
     error::OpenError,
     facts::{Fact, Format, Head, State, VERSION},
     options::Options,
     record::{self, Chunk, ChunkHeader},
+    shared::Shared,
 };
 use crate::medium::{Medium, MediumFile, Open};
 
@@ -115,6 +117,7 @@ impl Segment {
         number: u64,
         how: Open,
         cache: usize,
+        pacer: Option<(Arc<Pacer>, Arc<Shared>)>,
     ) -> Result<Self, OpenError> {
         let name = file_name(number);
         let io = |source| OpenError::Io { action: "open a segment", source };
@@ -123,12 +126,16 @@ impl Segment {
             io::ErrorKind::NotFound => {
                 OpenError::Corrupt { location: location(), reason: "the file is missing".into() }
             }
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                OpenError::Inaccessible { path: location(), source: error }
+            }
             _ => io(error),
         })?;
         let length = file.len().map_err(io)?;
         // A crash may have left a part of a page at the end, of a commit that never ended.
         let whole = length - length % PAGE;
         let backend = Backend::new(Arc::clone(medium), &name, file, whole).map_err(io)?;
+        let backend = pacer.into_iter().fold(backend, Backend::paced);
         let mut magic = [0; MAGIC.len()];
         if whole == 0 {
             let expected = PAGE;
@@ -146,11 +153,11 @@ impl Segment {
     }
 
     fn start(number: u64, name: &str, backend: Backend, cache: usize) -> Result<Self, StoreError> {
-        let opened = guarded(name, || {
+        let opened = guarded(&backend, || {
             let mut builder = Builder::new();
             builder.set_cache_size(cache).set_check_integrity_on_open(true);
             let opened = builder.create_with_backend(backend.clone());
-            opened.map_err(|error| translate(name, "open a segment", error))
+            opened.map_err(|error| translate(&backend, "open a segment", error))
         });
         let database = Some(opened?);
         Ok(Self { number, name: name.to_owned(), backend, database })
@@ -209,9 +216,9 @@ impl Segment {
     /// What was committed last.
     pub(super) fn view(&self) -> Result<View<'_>, StoreError> {
         let action = "read a segment";
-        guarded(&self.name, || {
+        guarded(&self.backend, || {
             let begun = self.database()?.begin_read();
-            let transaction = begun.map_err(|error| translate(&self.name, action, error))?;
+            let transaction = begun.map_err(|error| translate(&self.backend, action, error))?;
             Ok(View { segment: self, transaction })
         })
     }
@@ -223,13 +230,13 @@ impl Segment {
         state: &State,
         buffer: &mut Vec<u8>,
     ) -> Result<(), StoreError> {
-        let done = guarded(&self.name, || {
+        let done = guarded(&self.backend, || {
             let begun = self.database()?.begin_write();
-            let transaction = begun.map_err(|error| translate(&self.name, "write", error))?;
+            let transaction = begun.map_err(|error| translate(&self.backend, "write", error))?;
             let changed = apply(&transaction, changes, state, buffer);
-            changed.map_err(|error| translate(&self.name, "write", error))?;
+            changed.map_err(|error| translate(&self.backend, "write", error))?;
             let committed = transaction.commit();
-            committed.map_err(|error| translate(&self.name, "commit", error))
+            committed.map_err(|error| translate(&self.backend, "commit", error))
         });
         // redb forgives a page that could not be written ahead of the commit. The disk did not keep what
         // it was given, so this does not.
@@ -288,8 +295,8 @@ pub(super) struct View<'a> {
 
 impl View<'_> {
     fn guarded<T>(&self, work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, StoreError> {
-        let name = &self.segment.name;
-        guarded(name, || work().map_err(|error| translate(name, "read a segment", error)))
+        let backend = &self.segment.backend;
+        guarded(backend, || work().map_err(|error| translate(backend, "read a segment", error)))
     }
 
     fn corrupt(&self, place: &str, reason: Malformed) -> StoreError {
@@ -469,30 +476,37 @@ fn fill(file: &dyn MediumFile, length: u64) -> io::Result<()> {
 }
 
 /// What redb's own words mean.
-fn translate(name: &str, action: &'static str, error: impl Into<redb::Error>) -> StoreError {
+fn translate(backend: &Backend, action: &'static str, error: impl Into<redb::Error>) -> StoreError {
     match error.into() {
-        redb::Error::Io(source) if source.kind() == io::ErrorKind::UnexpectedEof => {
-            StoreError::Corrupt { location: name.to_owned(), reason: source.to_string() }
+        // The disk is asked for what it does not have only where a page names a page that cannot be.
+        redb::Error::Io(source) if source.kind() != io::ErrorKind::UnexpectedEof => {
+            StoreError::Io { action, source }
         }
-        redb::Error::Io(source) => StoreError::Io { action, source },
-        redb::Error::Corrupted(reason) => StoreError::Corrupt { location: name.to_owned(), reason },
-        redb::Error::TableDoesNotExist(table) => {
-            let reason = format!("table {table} is missing");
-            StoreError::Corrupt { location: name.to_owned(), reason }
-        }
-        other => StoreError::Backend { reason: format!("{name}: {other}") },
+        redb::Error::PreviousIo | redb::Error::DatabaseClosed => match backend.failure() {
+            Some(failure) => StoreError::Io { action: failure.action, source: failure.error() },
+            None => corrupt_pages(backend, "an earlier read failed".into()),
+        },
+        other => corrupt_pages(backend, other.to_string()),
     }
 }
 
-/// Runs what reads pages that were read before they were checked: where they are not what was written,
-/// redb may panic.
-fn guarded<T>(name: &str, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+/// The error of a page, of which redb does not say what it is part of.
+fn corrupt_pages(backend: &Backend, reason: String) -> StoreError {
+    StoreError::Corrupt { location: format!("{}, pages of its tables", backend.name()), reason }
+}
+
+/// Runs what reads pages of which none was checked since it was read: where they are not what was
+/// written, redb may panic.
+fn guarded<T>(
+    backend: &Backend,
+    work: impl FnOnce() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let reason = panic
             .downcast_ref::<&str>()
             .map(|text| (*text).to_owned())
             .or_else(|| panic.downcast_ref::<String>().cloned())
             .unwrap_or_else(|| "redb panicked".to_owned());
-        Err(StoreError::Corrupt { location: name.to_owned(), reason })
+        Err(corrupt_pages(backend, reason))
     })
 }

@@ -2,16 +2,17 @@
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use graft_core::{Index, LogId, StoreError, Term};
 
 use super::{
-    facts::{Sealed, State},
+    facts::Sealed,
     options::Options,
     segment::Segment,
     snapshot::{Snapshot, Snapshots},
+    writer::Born,
 };
 use crate::medium::{LockGuard, Medium};
 
@@ -24,7 +25,8 @@ pub(super) struct Shared {
     /// What readers may see: always what is durable.
     published: Mutex<Option<Arc<Published>>>,
     snapshots: Mutex<Snapshots>,
-    _lock: Option<LockGuard>,
+    is_closing: AtomicBool,
+    _lock: LockGuard,
 }
 
 /// What is durable, as far as readers need it.
@@ -41,21 +43,34 @@ pub(super) struct Published {
 }
 
 impl Published {
-    pub(super) fn new(
-        state: &State,
-        active: &Arc<Segment>,
-        snapshot: Option<&Arc<Snapshot>>,
-    ) -> Arc<Self> {
-        Arc::new(Self {
+    pub(super) fn new(born: &Born) -> Self {
+        let state = &born.state;
+        Self {
             sequence: state.sequence,
             compacted: state.outline.compacted,
             last: state.outline.last,
             begin: state.begin,
-            active: Arc::clone(active),
+            active: Arc::clone(&born.active),
             sealed: state.sealed.as_slice().into(),
             terms: state.outline.terms.as_slice().into(),
-            snapshot: snapshot.cloned(),
-        })
+            snapshot: born.snapshot.clone(),
+        }
+    }
+
+    /// The same after the commits since, which may have changed the lists only where it is said so.
+    pub(super) fn next(&self, born: &Born, new_sealed: bool, new_terms: bool) -> Self {
+        let state = &born.state;
+        let (sealed, terms) = (state.sealed.as_slice(), state.outline.terms.as_slice());
+        Self {
+            sequence: state.sequence,
+            compacted: state.outline.compacted,
+            last: state.outline.last,
+            begin: state.begin,
+            active: Arc::clone(&born.active),
+            sealed: if new_sealed { sealed.into() } else { Arc::clone(&self.sealed) },
+            terms: if new_terms { terms.into() } else { Arc::clone(&self.terms) },
+            snapshot: born.snapshot.clone(),
+        }
     }
 }
 
@@ -63,25 +78,46 @@ impl Shared {
     pub(super) fn new(
         medium: Arc<dyn Medium>,
         options: Options,
-        lock: Option<LockGuard>,
+        lock: LockGuard,
         snapshots: Snapshots,
-        published: Option<Arc<Published>>,
+        published: Option<Published>,
     ) -> Self {
         Self {
             medium,
             options,
             generation: AtomicU64::new(1),
-            published: Mutex::new(published),
+            published: Mutex::new(published.map(Arc::new)),
             snapshots: Mutex::new(snapshots),
+            is_closing: AtomicBool::new(false),
             _lock: lock,
         }
+    }
+
+    /// For reading alone.
+    pub(super) fn reading(
+        medium: Arc<dyn Medium>,
+        options: Options,
+        lock: LockGuard,
+        born: &Born,
+    ) -> Self {
+        Self::new(medium, options, lock, Snapshots::new(0), Some(Published::new(born)))
+    }
+
+    /// Whether the last handle is gone: what takes long should end.
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn close(&self) {
+        self.is_closing.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn published(&self) -> Option<Arc<Published>> {
         self.published.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn publish(&self, published: Arc<Published>) {
+    pub(super) fn publish(&self, published: Published) {
+        let published = Arc::new(published);
         let mut slot = self.published.lock().unwrap_or_else(PoisonError::into_inner);
         let before = slot.replace(published);
         drop(slot);

@@ -8,13 +8,10 @@
 use std::{io, sync::Arc};
 
 use bytes::Bytes;
-use graft_core::{Index, SnapshotChunk, SnapshotMeta, StoreError};
+use graft_core::{SnapshotChunk, SnapshotMeta, StoreError};
 
 use super::{codec::Out, facts::Installed};
-use crate::{
-    medium::{Medium, MediumFile, Open},
-    plan,
-};
+use crate::medium::{Medium, MediumFile, Open};
 
 /// How many unfinished snapshots are kept. Two are in use at most: the one a leader sends and the one
 /// taken here; the others are what earlier leaders did not finish.
@@ -201,19 +198,17 @@ impl Staged {
     }
 }
 
-/// The snapshots that are still coming in, least recently touched first, and what is installed.
-#[derive(Debug, Default)]
+/// The snapshots that are still coming in, least recently touched first.
+#[derive(Debug)]
 pub(super) struct Snapshots {
     staged: Vec<Staged>,
-    covered: Index,
     next_file: u64,
 }
 
 impl Snapshots {
-    /// What `installed` covers, and numbers that no file has.
-    pub(super) fn new(installed: Option<&Installed>, highest_file: u64) -> Self {
-        let covered = installed.map_or(Index(0), |installed| installed.meta.last.index);
-        Self { staged: Vec::new(), covered, next_file: highest_file + 1 }
+    /// None yet; their files get numbers above `highest_file`.
+    pub(super) fn new(highest_file: u64) -> Self {
+        Self { staged: Vec::new(), next_file: highest_file + 1 }
     }
 
     /// Keeps `chunk`. One that begins at 0 begins its snapshot anew.
@@ -261,6 +256,12 @@ impl Snapshots {
         Ok(())
     }
 
+    /// Whether all bytes of this snapshot are staged.
+    pub(super) fn is_complete(&self, meta: &SnapshotMeta) -> bool {
+        let staged = self.staged.iter().find(|staged| staged.installed.meta == *meta);
+        staged.map_or(0, |staged| staged.size) == meta.size
+    }
+
     fn begin(&mut self, medium: &dyn Medium, meta: SnapshotMeta) -> io::Result<Staged> {
         let number = self.next_file;
         self.next_file += 1;
@@ -286,7 +287,6 @@ impl Snapshots {
     pub(super) fn install(&mut self, medium: &dyn Medium, meta: SnapshotMeta) -> Arc<Snapshot> {
         let at = self.staged.iter().position(|staged| staged.installed.meta == meta);
         let last = meta.last.index;
-        self.covered = last;
         let (file, installed) = match at.map(|at| self.staged.remove(at)) {
             Some(staged) => (Some(staged.file), staged.installed),
             // An empty snapshot is complete without a chunk.
@@ -301,16 +301,5 @@ impl Snapshots {
             self.discard(medium, Some(staged));
         }
         Arc::new(Snapshot { installed, file })
-    }
-}
-
-impl plan::Snapshots for Snapshots {
-    fn covered(&self) -> Index {
-        self.covered
-    }
-
-    fn is_complete(&self, meta: &SnapshotMeta) -> bool {
-        let staged = self.staged.iter().find(|staged| staged.installed.meta == *meta);
-        staged.map_or(0, |staged| staged.size) == meta.size
     }
 }

@@ -2,7 +2,9 @@
 
 use std::{mem, sync::Arc};
 
-use graft_core::{Entries, Identity, Index, LogId, Recovered, StoreError, Term, Write};
+use graft_core::{
+    Entries, Identity, Index, LogId, Recovered, SnapshotMeta, StoreError, Term, Write,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -11,7 +13,7 @@ use super::{
     record,
     segment::{self, Changes, Segment},
     shared::{Published, Shared, copy},
-    snapshot::Snapshot,
+    snapshot::{Snapshot, Snapshots},
     witness::{Acknowledged, Witness},
 };
 use crate::{medium::Open, plan};
@@ -123,8 +125,8 @@ impl Writer {
         let mut state = State::newborn(identity.clone());
         let active = begin_segment(&self.shared, &mut state, Changes::default())?;
         witness.acknowledge(acknowledged(&state, &active)).map_err(io)?;
-        self.shared.publish(Published::new(&state, &active, None));
-        self.born = Some(Born { state, active, snapshot: None, witness });
+        let born = self.born.insert(Born { state, active, snapshot: None, witness });
+        self.shared.publish(Published::new(born));
         Ok(self.shared.next_generation())
     }
 
@@ -181,8 +183,11 @@ impl Writer {
         let Some(born) = &mut self.born else {
             return Err(StoreError::NotBorn);
         };
-        let mut snapshots = self.shared.snapshots();
-        plan::check(&born.state.outline, &*snapshots, &writes, &mut self.scratch)?;
+        // Whoever stages holds the lock while the disk works, and only an installation has to wait.
+        let installs = |order: &Write| matches!(order, Write::InstallSnapshot(_));
+        let mut staged = writes.iter().any(installs).then(|| self.shared.snapshots());
+        let known = Known { installed: born.snapshot.as_deref(), staged: staged.as_deref() };
+        plan::check(&born.state.outline, &known, &writes, &mut self.scratch)?;
         for order in writes.drain(..) {
             match order {
                 Write::HardState(hard_state) => {
@@ -191,7 +196,10 @@ impl Writer {
                 }
                 Write::Append(entries) => commit.append(&mut born.state, entries),
                 Write::InstallSnapshot(meta) => {
-                    let snapshot = snapshots.install(&*self.shared.medium, meta);
+                    let Some(staged) = &mut staged else {
+                        continue;
+                    };
+                    let snapshot = staged.install(&*self.shared.medium, meta);
                     let before = born.snapshot.replace(Arc::clone(&snapshot));
                     commit.install(&mut born.state, &snapshot, before.as_deref());
                 }
@@ -231,14 +239,32 @@ impl Writer {
         if rotates {
             born.witness.sync().map_err(io("sync the witness"))?;
         }
-        let published = Published::new(&born.state, &born.active, born.snapshot.as_ref());
-        shared.publish(published);
+        shared.publish(match shared.published() {
+            Some(before) => before.next(born, rotates || commit.sealed, commit.terms),
+            None => Published::new(born),
+        });
         let garbage = mem::take(&mut commit.garbage);
         if let (false, Some(loads)) = (garbage.is_empty(), self.loads.upgrade()) {
             // Files that cannot be removed now are removed when the store is opened again.
             let _ = loads.try_send(Load::Remove(garbage));
         }
         Ok(())
+    }
+}
+
+/// The snapshots that a write must fit.
+struct Known<'a> {
+    installed: Option<&'a Snapshot>,
+    staged: Option<&'a Snapshots>,
+}
+
+impl plan::Snapshots for Known<'_> {
+    fn covered(&self) -> Index {
+        self.installed.map_or(Index(0), |snapshot| snapshot.installed.meta.last.index)
+    }
+
+    fn is_complete(&self, meta: &SnapshotMeta) -> bool {
+        self.staged.is_some_and(|staged| staged.is_complete(meta))
     }
 }
 
@@ -276,7 +302,8 @@ fn begin_segment(
         _ => {}
     }
     let file = medium.open(&unnamed, Open::CreateNew).map_err(io)?;
-    let segment = Segment::create(medium, &name, file, &shared.options, &changes, state)?;
+    let segment = Segment::create(medium, &name, file, &shared.options, &changes, state)
+        .inspect_err(|error| medium.poison(&format!("the beginning of a segment: {error}")))?;
     medium.rename(&unnamed, &name).map_err(io)?;
     medium.sync_names().map_err(io)?;
     tracing::debug!(store = medium.describe(), segment = state.active, "began a segment");

@@ -1,0 +1,210 @@
+//! Reading every record: offline in one go, or beside a store at work, slowly.
+
+use std::{
+    ops::Range,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use graft_core::{Index, Loaded, StoreError};
+use tokio::sync::oneshot;
+
+use super::{
+    error::OpenError,
+    opening::{self, look, not_a_directory},
+    options::Options,
+    reader::Reader,
+    shared::Shared,
+    snapshot::Snapshot,
+};
+use crate::medium::{Disk, Medium, Open};
+
+/// What was read and found to be what was written.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[non_exhaustive]
+pub struct Report {
+    /// Entries of the log.
+    pub entries: u64,
+    /// Their size, in bytes.
+    pub entry_bytes: u64,
+    /// Bytes of the installed snapshot.
+    pub snapshot_bytes: u64,
+}
+
+/// How fast a scrub reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pace {
+    /// How much is read in one step, in bytes. A step reads at least a record.
+    pub bytes_per_step: usize,
+    /// How long it rests between two steps.
+    pub pause: Duration,
+}
+
+impl Default for Pace {
+    /// 1 MiB every 50 ms: 20 MB/s at most, a few percent of what a disk does.
+    fn default() -> Self {
+        Self { bytes_per_step: 1 << 20, pause: Duration::from_millis(50) }
+    }
+}
+
+/// Reads every record of the store in the directory at `path`, of which nobody may be using it, and
+/// changes nothing.
+///
+/// # Errors
+///
+/// The first thing that is wrong, as [`RedbStore::open`](super::RedbStore::open) would report it; records
+/// are [`OpenError::Corrupt`] with file, table and index.
+pub fn verify(path: impl AsRef<Path>) -> Result<Report, OpenError> {
+    let path = path.as_ref();
+    let disk = Disk::open(path).map_err(|source| not_a_directory(path, source))?;
+    verify_on(Arc::new(disk))
+}
+
+/// The same on a medium that need not be a real disk.
+///
+/// # Errors
+///
+/// Those of [`verify`].
+pub fn verify_on(medium: Arc<dyn Medium>) -> Result<Report, OpenError> {
+    let lock = opening::lock(&*medium)?;
+    let options = Options::default();
+    let found = look(&medium, Open::Read, &options)?;
+    let Some(born) = &found.born else {
+        return Ok(Report::default());
+    };
+    let failed = |error| OpenError::of(&medium.describe(), error);
+    let _: graft_core::Recovered = born.state.recovered().map_err(failed)?;
+    let shared = Arc::new(Shared::reading(Arc::clone(&medium), options, lock, born));
+    let mut check = Check::new(Reader::new(Arc::clone(&shared)));
+    while check.step(usize::MAX).map_err(failed)? {}
+    Ok(check.report)
+}
+
+/// One reading of a whole store, in steps.
+struct Check {
+    reader: Reader,
+    /// What of the log is next.
+    next: Index,
+    /// What of the snapshot is next: which snapshot, and which of its blocks.
+    blocks: Option<(Arc<Snapshot>, Range<u64>)>,
+    buffer: Vec<u8>,
+    report: Report,
+}
+
+impl Check {
+    fn new(reader: Reader) -> Self {
+        let (buffer, report) = (Vec::new(), Report::default());
+        Self { reader, next: Index(1), blocks: None, buffer, report }
+    }
+
+    /// Reads about `max_bytes`. Returns whether anything is left.
+    fn step(&mut self, max_bytes: usize) -> Result<bool, StoreError> {
+        if self.blocks.is_some() {
+            return self.step_of_snapshot(max_bytes);
+        }
+        match self.reader.read(&(self.next..Index(u64::MAX)), max_bytes.min(MAX_STEP)) {
+            Ok(Loaded::Compacted(upto)) => self.next = upto.index.next(),
+            Ok(Loaded::Entries(entries)) => {
+                self.report.entries += entries.len() as u64;
+                self.report.entry_bytes += entries.size() as u64;
+                self.next = entries.last().map_or(self.next, |last| last.log_id.index.next());
+            }
+            // The end of the log.
+            Err(StoreError::OutOfRange { .. }) => {
+                let snapshot = self.reader.published()?.snapshot.clone();
+                let Some(snapshot) = snapshot else {
+                    return Ok(false);
+                };
+                let blocks = 0..snapshot.blocks();
+                self.blocks = Some((snapshot, blocks));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(true)
+    }
+
+    fn step_of_snapshot(&mut self, max_bytes: usize) -> Result<bool, StoreError> {
+        let Some((snapshot, blocks)) = &mut self.blocks else {
+            return Ok(false);
+        };
+        let mut bytes = 0;
+        while bytes < max_bytes as u64 {
+            let Some(block) = blocks.next() else {
+                break;
+            };
+            bytes += snapshot.verify_block(block, &mut self.buffer)?;
+        }
+        self.report.snapshot_bytes += bytes;
+        Ok(!blocks.is_empty())
+    }
+}
+
+/// What a step holds in memory at most, beside one entry.
+const MAX_STEP: usize = 4 << 20;
+
+/// Makes a thread rest after each so many bytes that it has read, wherever it reads them.
+#[derive(Debug)]
+pub(super) struct Pacer {
+    pace: Pace,
+    read: AtomicU64,
+}
+
+impl Pacer {
+    /// Bytes were read. Rests where a step is done, unless the store is about to close.
+    pub(super) fn rest_after(&self, bytes: usize, is_closing: impl Fn() -> bool) {
+        let read = self.read.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+        if read < self.pace.bytes_per_step as u64 {
+            return;
+        }
+        self.read.store(0, Ordering::Relaxed);
+        let start = Instant::now();
+        while let Some(left) = self.pace.pause.checked_sub(start.elapsed()) {
+            if left.is_zero() || is_closing() {
+                return;
+            }
+            // Closing unparks.
+            thread::park_timeout(left);
+        }
+    }
+}
+
+/// Reads the store at work at `pace`, once, and answers `reply`. Ends early where nobody waits for the
+/// answer any more.
+pub(super) fn scrub(
+    shared: &Arc<Shared>,
+    pace: Pace,
+    reply: oneshot::Sender<Result<Report, StoreError>>,
+) {
+    let pacer = Arc::new(Pacer { pace, read: AtomicU64::new(0) });
+    let mut check = Check::new(Reader::paced(Arc::clone(shared), Arc::clone(&pacer)));
+    let outcome = loop {
+        if shared.is_closing() || reply.is_closed() {
+            return;
+        }
+        let before = check.report;
+        match check.step(pace.bytes_per_step) {
+            Ok(true) => {}
+            Ok(false) => break Ok(check.report),
+            Err(error) => break Err(error),
+        }
+        let read = check.report.bytes() - before.bytes();
+        pacer.rest_after(usize::try_from(read).unwrap_or(usize::MAX), || shared.is_closing());
+    };
+    let store = shared.medium.describe();
+    match &outcome {
+        Ok(report) => tracing::debug!(store, ?report, "scrubbed"),
+        Err(error) => tracing::warn!(store, %error, "the scrub found the store damaged"),
+    }
+    let _ = reply.send(outcome);
+}
+
+impl Report {
+    fn bytes(&self) -> u64 {
+        self.entry_bytes + self.snapshot_bytes
+    }
+}
