@@ -2,6 +2,8 @@
 
 use std::{io, path::Path, sync::Arc};
 
+use graft_core::StoreError;
+
 use super::{
     error::OpenError,
     facts::State,
@@ -202,6 +204,12 @@ pub(super) fn take_over(
     };
     let failed = |error| OpenError::of(&medium.describe(), error);
     born.active.accept().map_err(failed)?;
+    // Where a process ended between the renaming of a segment and the sync behind it, the name is seen
+    // and would still not survive a power cut, while what is recovered must.
+    medium.sync_names().map_err(|source| {
+        medium.poison(&format!("make the names of files durable: {source}"));
+        failed(StoreError::Io { action: "make the names of files durable", source })
+    })?;
     born.acknowledge().map_err(failed)?;
     files.remove_orphans(&*medium, &born.state);
     let snapshots = Snapshots::new(highest);
