@@ -9,9 +9,32 @@
     unreachable_pub
 )]
 
+#[cfg(feature = "redb")]
+pub mod child;
+pub mod directory;
 pub mod file_store;
+#[cfg(feature = "redb")]
+pub mod sizes;
 
 /// Whether the long versions of the tests are wanted.
 pub fn is_long() -> bool {
     std::env::var_os("GRAFT_LONG").is_some_and(|value| !value.is_empty() && value != "0")
+}
+
+/// The fault half of the suite on redb stores of these sizes.
+#[cfg(feature = "redb")]
+pub fn redb_suite(sizes: sizes::Sizes) -> graft_storage::conformance::faults::Suite {
+    use std::sync::Arc;
+    let options = sizes::options(sizes);
+    let suite = graft_storage::conformance::faults::Suite::new(move |medium| {
+        let store = graft_storage::RedbStore::open_on(medium, &options)?;
+        Ok(Arc::new(store) as Arc<dyn graft_core::LogStore>)
+    });
+    suite.naming(names_a_place)
+}
+
+/// A file of the store is named, or a table and a record's index.
+#[cfg(feature = "redb")]
+fn names_a_place(text: &str) -> bool {
+    ["log-", "witness", "snapshot-"].iter().any(|file| text.contains(file))
 }

@@ -11,6 +11,9 @@ use graft_core::{
 use super::super::{block_on, samples};
 use crate::{MemoryStore, medium::random::Random};
 
+/// The size of a batch where the size is what matters, in bytes.
+const BULK: u64 = 1 << 18;
+
 /// The work of a store's life, batch by batch, and what the store holds before and after each.
 ///
 /// The same seed gives the same work. Batch 0 is the birth; batch `i` leads from state `i` to state
@@ -49,6 +52,16 @@ impl Workload {
         let mut writer = Writer::new(seed);
         for _ in 0..batches {
             writer.batch();
+        }
+        writer.workload
+    }
+
+    /// A birth, and appends of about a quarter of a megabyte until the log holds `bytes` bytes.
+    #[must_use]
+    pub fn of_size(seed: u64, bytes: u64) -> Self {
+        let mut writer = Writer::new(seed);
+        for _ in 0..bytes.div_ceil(BULK) {
+            writer.bulk();
         }
         writer.workload
     }
@@ -351,6 +364,24 @@ impl Writer {
             }
         }
         batch.writes.push(Write::Append(entries.into()));
+    }
+
+    /// Entries of one to eight kilobytes.
+    fn bulk(&mut self) {
+        let LogId { term, index } = self.recovered().last;
+        let mut entries = Vec::new();
+        let mut left = BULK;
+        while left > 0 {
+            let log_id = LogId::new(term.0.max(1), index.0 + 1 + entries.len() as u64);
+            let size = (1000 + self.random.below(7000)).min(left);
+            let time = LogTime(log_id.index.0 * 1000);
+            let payload = self.bytes(size);
+            entries.push(Entry { log_id, time, kind: EntryKind::Plain, payload });
+            left -= size;
+        }
+        let writes = vec![Write::Append(entries.into())];
+        self.workload.batches.push(Batch { chunks: Vec::new(), writes });
+        self.advance();
     }
 
     fn entry(&mut self, log_id: LogId) -> Entry {

@@ -1,0 +1,60 @@
+//! How much of the disk a store takes.
+
+use std::sync::Arc;
+
+use graft_core::LogId;
+use graft_storage::{medium::Disk, redb::Options};
+
+use crate::support::{Directory, append, born, compact, is_long, wait, write};
+
+/// Files that nothing refers to are removed by a thread of their own: whoever reads has waited for it.
+fn settle(store: &graft_storage::RedbStore) {
+    use graft_core::LogStore;
+    let _ = wait(store.read_snapshot(u64::MAX, 0, 1));
+}
+
+/// Ten times what is live is written and purged, in batches of about 256 KiB.
+#[test]
+fn space_that_is_purged_is_used_again_or_given_back() {
+    let (round, slack) = if is_long() { (256 << 20, 64 << 20) } else { (8 << 20, 64 << 20) };
+    let directory = Directory::new();
+    let store = born(Arc::new(Disk::create(directory.path()).unwrap()), &Options::default());
+    let (size, count) = (1000, 256);
+    let batches = round / (size as u64 * count);
+    let mut next = 1;
+    let mut most = 0;
+    for _ in 0..10 {
+        for _ in 0..batches {
+            write(&store, vec![append(1, next..next + count, size)]);
+            next += count;
+        }
+        settle(&store);
+        let live = batches * count * (size as u64 + 32);
+        assert!(directory.size() <= 2 * live + slack, "{} for {live}", directory.size());
+        compact(&store, LogId::new(1, next - 1), 1000).unwrap();
+        settle(&store);
+        most = most.max(directory.size());
+        assert!(directory.size() <= slack, "{} bytes for an empty log", directory.size());
+    }
+    println!("round={round} most_after_purge={most}");
+}
+
+/// The same without waiting for an empty log: the tail of what was written stays.
+#[test]
+fn a_log_that_is_purged_behind_its_head_takes_little_more_than_it_holds() {
+    let directory = Directory::new();
+    let options = Options::default().segment_bytes(1 << 20).preallocated_bytes(1 << 20);
+    let store = born(Arc::new(Disk::create(directory.path()).unwrap()), &options);
+    let live = 2 << 20;
+    for batch in 0..200 {
+        let next = batch * 100 + 1;
+        write(&store, vec![append(1, next..next + 100, 1000)]);
+        let kept = live / 1000;
+        if next > kept && batch % 5 == 0 {
+            compact(&store, LogId::new(1, next - kept), 10).unwrap();
+            settle(&store);
+            let size = directory.size();
+            assert!(size <= 2 * live + (4 << 20), "{size} bytes for {live}");
+        }
+    }
+}
