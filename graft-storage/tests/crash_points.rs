@@ -17,7 +17,7 @@ fn a_store_of_small_segments_keeps_what_it_acknowledged_at_every_crash_point() {
     let tally = redb_suite(sizes::SMALL).crash_points(seeds.clone()).unwrap();
     println!("{tally}");
     assert_eq!(tally.workloads, seeds.end);
-    assert!(tally.repeated >= tally.crashes / 3, "{tally}");
+    assert!(tally.repeated >= tally.crashes / 4, "{tally}");
 }
 
 /// One segment takes all: what is truncated and compacted frees pages that later writes take again.
@@ -31,7 +31,7 @@ fn a_store_of_one_segment_keeps_what_it_acknowledged_at_every_crash_point() {
 
 #[test]
 fn a_call_that_fails_costs_nothing_that_was_acknowledged() {
-    let seeds = if is_long() { 0..300 } else { 0..8 };
+    let seeds = if is_long() { 0..2000 } else { 0..50 };
     let tally = redb_suite(sizes::SMALL).failing_calls(seeds).unwrap();
     println!("{tally}");
     assert!(tally.failed_calls >= tally.workloads * 10, "{tally}");
@@ -39,7 +39,8 @@ fn a_call_that_fails_costs_nothing_that_was_acknowledged() {
 
 #[test]
 fn a_full_disk_costs_nothing_that_was_acknowledged() {
-    let seeds = if is_long() { 0..300 } else { 0..12 };
+    let seeds = if is_long() { 0..3000 } else { 0..100 };
     let tally = redb_suite(sizes::SMALL).full_disk(seeds).unwrap();
     println!("{tally}");
+    assert!(tally.failed_calls >= tally.workloads, "{tally}");
 }

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     LockGuard, Medium, MediumFile, Open, SECTOR, check_name,
-    image::{FileId, Image, PAGE},
+    image::{Content, FileId, Image, PAGE},
     platter::{Change, Machine, Step},
     random::Random,
     trace::Trace,
@@ -201,7 +201,7 @@ impl FaultyMedium {
         self.lock_state().calls.get(&call).copied().unwrap_or(0)
     }
 
-    /// How many calls of this kind a [`Fault`] has made fail so far.
+    /// How many calls of this kind a [`Fault`] or a lack of space has made fail so far.
     #[must_use]
     pub fn failed(&self, call: Call) -> u64 {
         self.lock_state().failed.get(&call).copied().unwrap_or(0)
@@ -327,7 +327,7 @@ impl State {
 
     fn create(&mut self, name: &str) -> io::Result<FileId> {
         if self.space.is_some_and(|space| self.machine.cache.space() + PAGE as u64 > space) {
-            return Err(full());
+            return Err(self.full(Call::Open));
         }
         let file = self.next_file;
         self.next_file += 1;
@@ -357,6 +357,11 @@ impl State {
         self.perform(Step::Change(Change::Write { file, offset, bytes: bytes.into() }));
     }
 
+    fn full(&mut self, call: Call) -> io::Error {
+        *self.failed.entry(call).or_default() += 1;
+        io::Error::new(io::ErrorKind::StorageFull, "the disk is full, as a test wanted")
+    }
+
     /// What a failed call leaves behind.
     fn leave_behind(&mut self, file: FileId, offset: u64, bytes: &[u8]) {
         let part = bytes.len().min(SECTOR * self.random.index(bytes.len() / SECTOR + 2));
@@ -364,10 +369,6 @@ impl State {
             self.write(file, offset, &bytes[..part]);
         }
     }
-}
-
-fn full() -> io::Error {
-    io::Error::new(io::ErrorKind::StorageFull, "the disk is full, as a test wanted")
 }
 
 impl Medium for FaultyMedium {
@@ -478,7 +479,7 @@ impl FaultyFile {
 impl MediumFile for FaultyFile {
     fn len(&self) -> io::Result<u64> {
         let state = self.medium.enter(Call::Len)?;
-        Ok(state.machine.cache.files.get(&self.file).map_or(0, |content| content.len()))
+        Ok(state.machine.cache.files.get(&self.file).map_or(0, Content::len))
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
@@ -501,7 +502,7 @@ impl MediumFile for FaultyFile {
         if room > 0 {
             state.write(self.file, offset, &bytes[..room]);
         }
-        if room < bytes.len() { Err(full()) } else { Ok(()) }
+        if room < bytes.len() { Err(state.full(Call::Write)) } else { Ok(()) }
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {

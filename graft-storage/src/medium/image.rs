@@ -230,14 +230,14 @@ mod tests {
         let mut random = Random::new(1);
         let mut content = Content::default();
         let mut expected: Vec<u8> = Vec::new();
-        for step in 0..2000 {
+        for step in 0..2000_u32 {
             let before = (content.clone(), expected.clone());
             let at = random.index(3 << 20);
             if random.percent(20) {
                 expected.resize(at, 0);
                 content.set_len(at as u64);
             } else {
-                let bytes = vec![step as u8 | 1; random.index(20_000)];
+                let bytes = vec![step.to_le_bytes()[0] | 1; random.index(20_000)];
                 let end = if bytes.is_empty() { 0 } else { at + bytes.len() };
                 expected.resize(expected.len().max(end), 0);
                 if !bytes.is_empty() {

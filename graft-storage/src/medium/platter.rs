@@ -148,9 +148,9 @@ impl Machine {
                 change.apply(&mut self.cache);
                 self.pending.push(change.clone());
             }
-            Step::Sync { file } => self.settle(Some(*file), |change, disk| change.apply(disk)),
+            Step::Sync { file } => self.settle(Some(*file), Change::apply),
             Step::SyncNames => {
-                self.settle(None, |change, disk| change.apply(disk));
+                self.settle(None, Change::apply);
                 self.durable.forget_unnamed(|_| false);
                 let known = &self.durable.files;
                 let is_known = |file| known.contains_key(&file);

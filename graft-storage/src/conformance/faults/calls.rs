@@ -7,7 +7,7 @@ use graft_core::StoreError;
 use super::{
     Suite, Tally, Workload,
     life::{End, Life},
-    workers::Progress,
+    workers::{Case, Progress},
 };
 use crate::{
     conformance::Failure,
@@ -28,7 +28,7 @@ impl Suite {
     pub fn failing_calls(&self, seeds: Range<u64>) -> Result<Tally, Failure> {
         let suite = self.clone();
         let case = move |seed, progress: &Progress| suite.fail_each_call(seed, progress);
-        self.each("failing_calls", seeds, Arc::new(case))
+        self.each("failing_calls", seeds, &(Arc::new(case) as Arc<Case>))
     }
 
     /// Lets the space on the disk run out somewhere in the work of each seed.
@@ -40,7 +40,7 @@ impl Suite {
     pub fn full_disk(&self, seeds: Range<u64>) -> Result<Tally, Failure> {
         let suite = self.clone();
         let case = move |seed, progress: &Progress| suite.fill_the_disk(seed, progress);
-        self.each("full_disk", seeds, Arc::new(case))
+        self.each("full_disk", seeds, &(Arc::new(case) as Arc<Case>))
     }
 
     fn fail_each_call(&self, seed: u64, progress: &Progress) -> Result<Tally, String> {
@@ -61,7 +61,7 @@ impl Suite {
                 progress.note(seed, place);
                 let medium = FaultyMedium::new(seed);
                 medium.fail(fault);
-                let outcome = self.suffer(&workload, batches, medium, &mut random, &mut tally);
+                let outcome = self.suffer(&workload, batches, &medium, &mut random, &mut tally);
                 outcome.map_err(|what| format!("{}: {what}", place()))?;
             }
         }
@@ -71,7 +71,7 @@ impl Suite {
             progress.note(seed, place);
             let medium = FaultyMedium::new(seed);
             medium.stop_at(stop);
-            let outcome = self.suffer(&workload, batches, medium, &mut random, &mut tally);
+            let outcome = self.suffer(&workload, batches, &medium, &mut random, &mut tally);
             outcome.map_err(|what| format!("{}: {what}", place()))?;
         }
         Ok(tally)
@@ -92,7 +92,7 @@ impl Suite {
             progress.note(seed, place);
             let medium = FaultyMedium::new(seed);
             medium.limit_space(space);
-            let outcome = self.suffer(&workload, batches, medium, &mut random, &mut tally);
+            let outcome = self.suffer(&workload, batches, &medium, &mut random, &mut tally);
             outcome.map_err(|what| format!("{}: {what}", place()))?;
         }
         Ok(tally)
@@ -117,7 +117,7 @@ impl Suite {
         &self,
         workload: &Workload,
         batches: usize,
-        medium: FaultyMedium,
+        medium: &FaultyMedium,
         random: &mut Random,
         tally: &mut Tally,
     ) -> Result<(), String> {
@@ -126,14 +126,14 @@ impl Suite {
         if let Err(End::Broken(what)) = outcome {
             return Err(what);
         }
-        let had_failed_sync = failed_syncs(&medium) > 0;
+        let had_failed_sync = failed_syncs(medium) > 0;
         if had_failed_sync {
             refuses_service(&mut life)?;
         }
         life.close();
         tally.failed_calls += Call::ALL.iter().map(|call| medium.failed(*call)).sum::<u64>();
         medium.heal();
-        if failed_syncs(&medium) > 0 {
+        if failed_syncs(medium) > 0 {
             stays_poisoned(self, &life)?;
         }
         let allowed = life.allowed_now();

@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 use super::{
     Suite, Tally, Workload,
     life::{Life, Marks},
-    workers::Progress,
+    workers::{Case, Progress},
 };
 use crate::{
     conformance::Failure,
@@ -30,7 +30,7 @@ impl Suite {
     pub fn crash_points(&self, seeds: Range<u64>) -> Result<Tally, Failure> {
         let suite = self.clone();
         let case = move |seed, progress: &Progress| suite.crash_everywhere(seed, progress);
-        self.each("crash_points", seeds, Arc::new(case))
+        self.each("crash_points", seeds, &(Arc::new(case) as Arc<Case>))
     }
 
     fn crash_everywhere(&self, seed: u64, progress: &Progress) -> Result<Tally, String> {
@@ -81,7 +81,7 @@ impl Suite {
             if is_exit { "the process ended".to_owned() } else { format!("crash {choice:#x}") };
         let outcome = go_on(&mut life, random);
         outcome.map_err(|what| format!("{how}: {what}"))?;
-        let again = if generation == 0 { 100 } else { 40 };
+        let again = if generation == 0 { 60 } else { 40 };
         if generation + 1 >= GENERATIONS || !random.percent(again) {
             return Ok(());
         }

@@ -11,7 +11,7 @@ use graft_core::StoreError;
 use super::{
     Suite, Tally, Workload,
     life::{End, Life},
-    workers::{Progress, words},
+    workers::{Case, Progress, words},
 };
 use crate::{
     conformance::Failure,
@@ -101,7 +101,7 @@ impl Suite {
             }
             Ok(tally)
         };
-        self.each("bit_flips", 0..SHARDS, Arc::new(case))
+        self.each("bit_flips", 0..SHARDS, &(Arc::new(case) as Arc<Case>))
     }
 
     /// Opens a store with one wrong bit, and says whether it noticed.

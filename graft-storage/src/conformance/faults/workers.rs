@@ -51,7 +51,7 @@ impl Suite {
         &self,
         check: &'static str,
         cases: Range<u64>,
-        case: Arc<Case>,
+        case: &Arc<Case>,
     ) -> Result<Tally, Failure> {
         let failure = |reason| Failure { check, reason };
         let progress = Progress::default();
