@@ -46,6 +46,8 @@ struct Shared {
     physical: AtomicU64,
     /// The end of what was written since it was opened.
     used: AtomicU64,
+    /// Whether anything was written since the last sync.
+    is_dirty: AtomicBool,
     failure: Mutex<Option<Failure>>,
     /// Makes whoever reads rest.
     pacer: OnceLock<(Arc<Pacer>, Arc<Store>)>,
@@ -101,6 +103,8 @@ impl Backend {
             length: AtomicU64::new(length),
             physical: AtomicU64::new(physical),
             used: AtomicU64::new(0),
+            // A process before this one may have written and not synced.
+            is_dirty: AtomicBool::new(true),
             failure: Mutex::default(),
             pacer: OnceLock::new(),
             closed: AtomicBool::new(false),
@@ -208,6 +212,7 @@ impl Shared {
     }
 
     fn write_file(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.is_dirty.store(true, Ordering::SeqCst);
         let end = offset + bytes.len() as u64;
         let length = self.physical.load(Ordering::Relaxed);
         if end > length {
@@ -221,7 +226,11 @@ impl Shared {
         Ok(())
     }
 
+    /// redb also syncs when it sets a length, which the file does not follow.
     fn sync_file(&self) -> io::Result<()> {
+        if !self.is_dirty.swap(false, Ordering::SeqCst) {
+            return Ok(());
+        }
         self.change("sync", self.file.sync_data())
     }
 

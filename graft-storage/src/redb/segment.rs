@@ -510,3 +510,79 @@ fn guarded<T>(
         Err(corrupt_pages(backend, reason))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use graft_core::{Birth, ClusterId, Epoch, Identity, Incarnation, NodeId};
+
+    use super::*;
+    use crate::{medium::FaultyMedium, redb::facts::Fact};
+
+    fn state() -> State {
+        let mut state = State::newborn(Identity {
+            cluster: ClusterId(1),
+            epoch: Epoch(0),
+            node: NodeId(1),
+            name: "server1".into(),
+            incarnation: Incarnation(1),
+            birth: Birth::Founder,
+            machine: "test".into(),
+            format: 0,
+        });
+        state.active = 1;
+        state.advance(&Fact::STAMPED);
+        state
+    }
+
+    /// A medium with a segment that says it is in `format`.
+    fn segment_in(format: Format) -> Arc<dyn Medium> {
+        let medium: Arc<dyn Medium> = Arc::new(FaultyMedium::new(1));
+        let name = file_name(1);
+        let file = medium.open(&name, Open::CreateNew).unwrap();
+        let options = Options::default().preallocated_bytes(0);
+        let changes = Changes { facts: Fact::ALL.to_vec(), ..Changes::default() };
+        let segment = Segment::create(&medium, &name, file, &options, &changes, &state()).unwrap();
+        let transaction = segment.database().unwrap().begin_write().unwrap();
+        {
+            let mut facts = transaction.open_table(FACTS).unwrap();
+            facts.insert(&Fact::Format.key(GROUP), format.encode(GROUP).as_slice()).unwrap();
+        }
+        transaction.commit().unwrap();
+        medium
+    }
+
+    fn opened(format: Format) -> Result<Segment, OpenError> {
+        Segment::open(&segment_in(format), 1, Open::Read, 1 << 20, None)
+    }
+
+    #[test]
+    fn a_segment_in_this_builds_format_is_opened() {
+        let segment = opened(Format::own()).unwrap();
+        assert_eq!(segment.view().unwrap().head().unwrap(), state().head());
+    }
+
+    #[test]
+    fn a_newer_format_is_told_from_another_of_the_same_version() {
+        let newer = Format { version: VERSION + 1, fingerprint: 5 };
+        let error = opened(newer).map(drop).unwrap_err();
+        let known = VERSION;
+        assert!(
+            matches!(&error, OpenError::NewerFormat { found, known: k, .. }
+                if *found == known + 1 && *k == known),
+            "{error:?}"
+        );
+        assert!(error.to_string().contains("upgrade this server first"), "{error}");
+        let other = Format { version: VERSION, fingerprint: 5 };
+        let error = opened(other).map(drop).unwrap_err();
+        assert!(matches!(&error, OpenError::OtherFormat { found: 5, .. }), "{error:?}");
+    }
+
+    #[test]
+    fn names_of_segments_are_those_that_were_given() {
+        assert_eq!(number_of(&file_name(7)), Some(7));
+        assert_eq!(number_of(&file_name(u64::MAX)), Some(u64::MAX));
+        for name in ["log-7.redb", "log-00000000000000000007.redb.tmp", "log-.redb", "witness"] {
+            assert_eq!(number_of(name), None, "{name}");
+        }
+    }
+}

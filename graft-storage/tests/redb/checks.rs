@@ -9,7 +9,7 @@ use graft_storage::{
     redb::{OpenError, Pace, Report, verify},
 };
 
-use crate::support::{Directory, append, born, compact, small, wait, write};
+use crate::support::{Directory, append, born, compact, settle, small, wait, write};
 
 const FAST: Pace = Pace { bytes_per_step: 64 << 10, pause: Duration::ZERO };
 
@@ -21,6 +21,7 @@ fn filled(directory: &Directory) -> RedbStore {
         write(&store, vec![append(1, next..next + 50, 200)]);
     }
     compact(&store, LogId::new(1, 1000), 300_000).unwrap();
+    settle(&store);
     store
 }
 

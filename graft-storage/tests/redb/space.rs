@@ -5,13 +5,7 @@ use std::sync::Arc;
 use graft_core::LogId;
 use graft_storage::{medium::Disk, redb::Options};
 
-use crate::support::{Directory, append, born, compact, is_long, wait, write};
-
-/// Files that nothing refers to are removed by a thread of their own: whoever reads has waited for it.
-fn settle(store: &graft_storage::RedbStore) {
-    use graft_core::LogStore;
-    let _ = wait(store.read_snapshot(u64::MAX, 0, 1));
-}
+use crate::support::{Directory, append, born, compact, is_long, settle, write};
 
 /// Ten times what is live is written and purged, in batches of about 256 KiB.
 #[test]

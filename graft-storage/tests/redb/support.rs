@@ -144,6 +144,11 @@ pub(crate) fn compact(store: &RedbStore, last: LogId, size: usize) -> Result<(),
     })
 }
 
+/// Files that nothing refers to are removed by a thread that reads: whoever has read has waited for it.
+pub(crate) fn settle(store: &RedbStore) {
+    let _ = wait(store.read_snapshot(u64::MAX, 0, 1));
+}
+
 /// Every entry of the log, however many reads it takes.
 pub(crate) fn read_all(store: &RedbStore, from: u64, to: u64) -> Result<Entries, StoreError> {
     let mut all = Entries::new();
