@@ -100,8 +100,10 @@ impl Writer {
             }
         }
         if let Some(born) = self.born.as_ref().filter(|_| self.broken.is_none()) {
-            // A hint that the next opening would like to have; it does without.
-            let _ = born.witness.sync();
+            // The next opening could do without; but a disk that fails to sync is not to be trusted.
+            if let Err(error) = born.witness.sync() {
+                self.shared.medium.poison(&format!("sync the witness: {error}"));
+            }
         }
     }
 
