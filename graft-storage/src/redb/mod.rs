@@ -12,6 +12,8 @@ mod record;
 mod segment;
 mod shared;
 mod snapshot;
+mod tables;
+mod view;
 mod witness;
 mod writer;
 

@@ -10,8 +10,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     check::Pacer,
     facts::Sealed,
-    segment::{Segment, View},
+    segment::Segment,
     shared::{Published, Shared},
+    view::View,
 };
 use crate::{medium::Open, outline::term_in};
 

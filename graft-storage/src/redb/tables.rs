@@ -1,0 +1,83 @@
+//! The tables of a segment, their keys, and what redb's errors mean.
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use graft_core::{GroupId, Index, StoreError};
+use redb::TableDefinition;
+
+use super::backend::Backend;
+
+/// Chunks by group, first index and part; and the head.
+pub(super) const LOG: TableDefinition<'_, &[u8; 20], &[u8]> = TableDefinition::new("log");
+/// Facts by group and kind.
+pub(super) const FACTS: TableDefinition<'_, &[u8; 9], &[u8]> = TableDefinition::new("facts");
+
+/// The head is kept among the chunks, behind all of them: a table of its own would cost each commit two
+/// more pages. No group has this number.
+pub(super) const HEAD: [u8; 20] = [0xff; 20];
+
+/// Where a segment of one group is kept.
+pub(super) const GROUP: GroupId = GroupId(0);
+
+pub(super) fn key(group: GroupId, first: Index, part: u32) -> [u8; 20] {
+    let mut key = [0; 20];
+    key[..8].copy_from_slice(&group.0.to_be_bytes());
+    key[8..16].copy_from_slice(&first.0.to_be_bytes());
+    key[16..].copy_from_slice(&part.to_be_bytes());
+    key
+}
+
+/// Group, first index and part of a key.
+pub(super) fn place_of(key: &[u8; 20]) -> (GroupId, Index, u32) {
+    let mut fields = [0; 8];
+    fields.copy_from_slice(&key[..8]);
+    let group = GroupId(u64::from_be_bytes(fields));
+    fields.copy_from_slice(&key[8..16]);
+    let first = Index(u64::from_be_bytes(fields));
+    let mut part = [0; 4];
+    part.copy_from_slice(&key[16..]);
+    (group, first, u32::from_be_bytes(part))
+}
+
+/// What redb's own words mean.
+pub(super) fn translate(
+    backend: &Backend,
+    action: &'static str,
+    error: impl Into<redb::Error>,
+) -> StoreError {
+    match error.into() {
+        // The disk is asked for what it does not have only where a page names a page that cannot be.
+        redb::Error::Io(source) if source.kind() != io::ErrorKind::UnexpectedEof => {
+            StoreError::Io { action, source }
+        }
+        redb::Error::PreviousIo | redb::Error::DatabaseClosed => match backend.failure() {
+            Some(failure) => StoreError::Io { action: failure.action, source: failure.error() },
+            None => corrupt_pages(backend, "an earlier read failed".into()),
+        },
+        other => corrupt_pages(backend, other.to_string()),
+    }
+}
+
+/// The error of a page, of which redb does not say what it is part of.
+fn corrupt_pages(backend: &Backend, reason: String) -> StoreError {
+    StoreError::Corrupt { location: format!("{}, pages of its tables", backend.name()), reason }
+}
+
+/// Runs what reads pages of which none was checked since it was read: where they are not what was
+/// written, redb may panic.
+pub(super) fn guarded<T>(
+    backend: &Backend,
+    work: impl FnOnce() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let reason = panic
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "redb panicked".to_owned());
+        Err(corrupt_pages(backend, reason))
+    })
+}
