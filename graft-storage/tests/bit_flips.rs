@@ -10,13 +10,13 @@ mod common;
 
 use std::time::Duration;
 
-use common::{is_long, redb_suite, sizes};
+use common::{is_long, redb_suite, seeds, sizes};
 use graft_storage::conformance::faults::{Bits, Workload};
 
 #[test]
 fn a_sample_of_the_bits_of_small_stores() {
-    let (seeds, bits) = if is_long() { (0..40, 20_000) } else { (0..4, 1500) };
-    let tally = redb_suite(sizes::SMALL).bit_flips(seeds, Bits::Sample(bits)).unwrap();
+    let bits = if is_long() { 20_000 } else { 1500 };
+    let tally = redb_suite(sizes::SMALL).bit_flips(seeds(0, 4, 40), Bits::Sample(bits)).unwrap();
     println!("{tally}");
     assert!(tally.reported > 0 && tally.reported < tally.flips, "{tally}");
 }

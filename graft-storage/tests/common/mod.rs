@@ -21,6 +21,17 @@ pub fn is_long() -> bool {
     std::env::var_os("GRAFT_LONG").is_some_and(|value| !value.is_empty() && value != "0")
 }
 
+/// The seeds to try, beginning at `from`: `usual` many, `long` many in a long run, or those that `GRAFT_SEEDS=FROM..TO` says,
+/// to look at one again.
+pub fn seeds(from: u64, usual: u64, long: u64) -> std::ops::Range<u64> {
+    let Ok(wanted) = std::env::var("GRAFT_SEEDS") else {
+        return from..from + if is_long() { long } else { usual };
+    };
+    let bounds =
+        wanted.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
+    bounds.unwrap_or_else(|| panic!("GRAFT_SEEDS is `{wanted}`, it should be like `3..4`"))
+}
+
 /// The fault half of the suite on redb stores of these sizes.
 #[cfg(feature = "redb")]
 pub fn redb_suite(sizes: sizes::Sizes) -> graft_storage::conformance::faults::Suite {
