@@ -10,7 +10,7 @@
 //! journal. Recovery goes by the length of the file, which is all that a crash leaves.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     fmt, io,
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -24,7 +24,8 @@ use super::{check::Pacer, shared::Shared as Store};
 use crate::medium::{Medium, MediumFile};
 
 /// The size of redb's pages, of which all lengths it knows are multiples.
-const BLOCK: u64 = 4096;
+const BLOCK_SIZE: usize = 4096;
+const BLOCK: u64 = BLOCK_SIZE as u64;
 
 /// A file that needs more space than it was given ahead grows by a quarter, within these bounds: redb
 /// would double it.
@@ -250,14 +251,15 @@ impl Trial {
             calls.push(Call::Write(offset, bytes.into()));
         }
         for (block, within, part) in blocks(offset, bytes.len()) {
-            if !self.blocks.contains_key(&block) {
-                let mut found = vec![0; BLOCK as usize].into_boxed_slice();
-                shared.read_padded(block * BLOCK, &mut found)?;
-                self.blocks.insert(block, found);
-            }
-            if let Some(found) = self.blocks.get_mut(&block) {
-                found[within..within + part.len()].copy_from_slice(&bytes[part]);
-            }
+            let found = match self.blocks.entry(block) {
+                Entry::Occupied(found) => found.into_mut(),
+                Entry::Vacant(place) => {
+                    let mut found = vec![0; BLOCK_SIZE].into_boxed_slice();
+                    shared.read_padded(block * BLOCK, &mut found)?;
+                    place.insert(found)
+                }
+            };
+            found[within..within + part.len()].copy_from_slice(&bytes[part]);
         }
         Ok(())
     }
@@ -287,7 +289,7 @@ fn blocks(
         }
         let at = offset + done as u64;
         let within = usize::try_from(at % BLOCK).unwrap_or(0);
-        let part = done..length.min(done + BLOCK as usize - within);
+        let part = done..length.min(done + BLOCK_SIZE - within);
         done = part.end;
         Some((at / BLOCK, within, part))
     })

@@ -62,7 +62,8 @@ impl Default for Pace {
 pub fn verify(path: impl AsRef<Path>) -> Result<Report, OpenError> {
     let path = path.as_ref();
     let disk = Disk::open(path).map_err(|source| not_a_directory(path, source))?;
-    verify_on(Arc::new(disk))
+    let disk: Arc<dyn Medium> = Arc::new(disk);
+    verify_on(&disk)
 }
 
 /// The same on a medium that need not be a real disk.
@@ -70,16 +71,16 @@ pub fn verify(path: impl AsRef<Path>) -> Result<Report, OpenError> {
 /// # Errors
 ///
 /// Those of [`verify`].
-pub fn verify_on(medium: Arc<dyn Medium>) -> Result<Report, OpenError> {
-    let lock = opening::lock(&*medium)?;
+pub fn verify_on(medium: &Arc<dyn Medium>) -> Result<Report, OpenError> {
+    let lock = opening::lock(&**medium)?;
     let options = Options::default();
-    let found = look(&medium, Open::Read, &options)?;
+    let found = look(medium, Open::Read, &options)?;
     let Some(born) = &found.born else {
         return Ok(Report::default());
     };
     let failed = |error| OpenError::of(&medium.describe(), error);
     let _: graft_core::Recovered = born.state.recovered().map_err(failed)?;
-    let shared = Arc::new(Shared::reading(Arc::clone(&medium), options, lock, born));
+    let shared = Arc::new(Shared::reading(Arc::clone(medium), options, lock, born));
     let mut check = Check::new(Reader::new(Arc::clone(&shared)));
     while check.step(usize::MAX).map_err(failed)? {}
     Ok(check.report)

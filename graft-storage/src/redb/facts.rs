@@ -294,12 +294,12 @@ impl State {
     /// The state of which a segment holds this head, and this value of each fact.
     pub(super) fn decode(
         active: u64,
-        head: Head,
+        head: &Head,
         group: GroupId,
         mut value: impl FnMut(Fact) -> Result<Vec<u8>, (Fact, Malformed)>,
     ) -> Result<Self, (Fact, Malformed)> {
-        let mut fact = |fact: Fact| Value::decode(group, &head, fact, &value(fact)?);
-        let identity = fact(Fact::Identity)?.all(|fields| fields.identity())?;
+        let mut fact = |fact: Fact| Value::decode(group, head, fact, &value(fact)?);
+        let identity = fact(Fact::Identity)?.all(identity)?;
         let sealed = fact(Fact::Sealed)?.all(|fields| fields.list(sealed))?;
         let terms = fact(Fact::Terms)?
             .all(|fields| fields.list(|run| Ok((Index(run.u64()?), Term(run.u64()?)))))?;
@@ -307,7 +307,7 @@ impl State {
             .all(|fields| fields.list(|entry| Ok((entry.log_id()?, entry.owned_bytes()?))))?;
         let snapshot = fact(Fact::Snapshot)?.all(installed)?;
         let Head { sequence, hard_state, compacted, last, last_time, begin, written, stamps } =
-            head;
+            *head;
         let outline =
             Outline { compacted, last, last_time, terms, memberships, ..Outline::default() };
         Ok(Self {
@@ -328,6 +328,10 @@ impl State {
 
 fn length(value: usize) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+fn identity(fields: &mut In<'_>) -> Result<Identity, Malformed> {
+    fields.identity()
 }
 
 fn sealed(fields: &mut In<'_>) -> Result<Sealed, Malformed> {

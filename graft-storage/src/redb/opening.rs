@@ -11,6 +11,7 @@ use super::{
     segment::{self, Segment},
     shared::{Published, Shared},
     snapshot::{self, Snapshot, Snapshots},
+    spare,
     witness::{self, Witness},
     writer::{Born, UNNAMED},
 };
@@ -34,6 +35,7 @@ impl Files {
     fn is_own(name: &str) -> bool {
         let whole = name.strip_suffix(UNNAMED).unwrap_or(name);
         name == witness::NAME
+            || name == spare::NAME
             || segment::number_of(whole).is_some()
             || snapshot::number_of(name).is_some()
     }
@@ -177,7 +179,7 @@ pub(super) fn not_a_directory(path: &Path, source: io::Error) -> OpenError {
     }
 }
 
-pub(super) fn inaccessible(medium: &dyn Medium, source: io::Error) -> OpenError {
+fn inaccessible(medium: &dyn Medium, source: io::Error) -> OpenError {
     OpenError::Inaccessible { path: medium.describe(), source }
 }
 

@@ -16,7 +16,7 @@ impl Options {
     pub fn new() -> Self {
         Self {
             segment_bytes: SEGMENT_BYTES,
-            preallocated_bytes: SEGMENT_BYTES,
+            preallocated_bytes: PREALLOCATED_BYTES,
             cache_bytes: CACHE_BYTES,
         }
     }
@@ -26,15 +26,16 @@ impl Options {
     #[must_use]
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes.max(64 * 1024);
-        self.preallocated_bytes = self.preallocated_bytes.min(self.segment_bytes);
+        self.preallocated_bytes = self.preallocated_bytes.min(file_bytes(self.segment_bytes));
         self
     }
 
     /// How much of a new file of the log is written ahead, in bytes: writing into space that a file has
-    /// is faster than growing it. At most [`segment_bytes`](Self::segment_bytes).
+    /// is faster than growing it. At most an eighth more than
+    /// [`segment_bytes`](Self::segment_bytes), and zero for none.
     #[must_use]
     pub fn preallocated_bytes(mut self, bytes: u64) -> Self {
-        self.preallocated_bytes = bytes.min(self.segment_bytes);
+        self.preallocated_bytes = bytes.min(file_bytes(self.segment_bytes));
         self
     }
 
@@ -55,6 +56,14 @@ impl Default for Options {
 /// Opening after a crash reads one segment whole, so it should be small; beginning a new one costs a few
 /// syncs and the writing of its space, so it should not be tiny.
 const SEGMENT_BYTES: u64 = 16 << 20;
+
+/// redb sets lengths of 68 KiB times a power of two and one page. This is the one in which a segment fits.
+const PREALLOCATED_BYTES: u64 = (68 << 10 << 8) + 4096;
+
+/// How long the file of a segment may become.
+const fn file_bytes(segment_bytes: u64) -> u64 {
+    segment_bytes / 8 * 9
+}
 
 /// As much as the segment that is written has: half of it may hold what a commit writes.
 const CACHE_BYTES: usize = 16 << 20;

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     check::Pacer,
     facts::Sealed,
-    segment::Segment,
+    segment::{self, Segment},
     shared::{Published, Shared},
     view::View,
 };
@@ -30,9 +30,20 @@ type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 /// What the thread is asked for.
 pub(super) enum Load {
     Read(Range<Index>, usize, Reply<Loaded>),
-    ReadSnapshot { id: u64, offset: u64, max_bytes: usize, reply: Reply<Bytes> },
-    Stage { generation: u64, chunk: SnapshotChunk, reply: Reply<()> },
+    ReadSnapshot {
+        id: u64,
+        offset: u64,
+        max_bytes: usize,
+        reply: Reply<Bytes>,
+    },
+    Stage {
+        generation: u64,
+        chunk: Box<SnapshotChunk>,
+        reply: Reply<()>,
+    },
     Remove(Vec<String>),
+    /// A file for the next segment.
+    MakeSpare,
 }
 
 /// The thread that reads.
@@ -66,9 +77,13 @@ impl Reader {
                     let _ = reply.send(self.read_snapshot(id, offset, max_bytes));
                 }
                 Load::Stage { generation, chunk, reply } => {
-                    let _ = reply.send(self.stage(generation, chunk));
+                    let _ = reply.send(self.stage(generation, *chunk));
                 }
                 Load::Remove(names) => self.remove(&names),
+                Load::MakeSpare => {
+                    let Shared { medium, spare, options, .. } = &*self.shared;
+                    spare.make(&**medium, options.preallocated_bytes);
+                }
             }
         }
     }
@@ -96,8 +111,12 @@ impl Reader {
     /// Files that cannot be removed now are removed when the store is opened again.
     fn remove(&mut self, names: &[String]) {
         self.open.retain(|segment| !names.iter().any(|name| name == segment.name()));
+        let Shared { medium, spare, options, .. } = &*self.shared;
         for name in names {
-            let _ = self.shared.medium.remove(name);
+            let is_segment = segment::number_of(name).is_some();
+            if !is_segment || !spare.recycle(&**medium, name, options.preallocated_bytes) {
+                let _ = medium.remove(name);
+            }
         }
     }
 

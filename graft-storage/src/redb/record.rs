@@ -80,6 +80,28 @@ pub(super) fn parts(length: usize) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
+/// How much of a file these entries will take, in bytes: whole pages, and for what shares a page with
+/// others half as much again, since pages that rows were added to are not full.
+pub(super) fn footprint<'a>(entries: impl Iterator<Item = &'a Entry>) -> u64 {
+    let of_chunk = |length: usize| -> u64 {
+        let of_part = |part: Range<usize>| match part.len() + PAGE_OVERHEAD {
+            needed if needed <= PAGE / 2 => needed / 2 * 3,
+            needed => needed.next_power_of_two(),
+        };
+        parts(length).map(of_part).sum::<usize>() as u64
+    };
+    let (mut footprint, mut chunk) = (0, HEADER);
+    for entry in entries {
+        let size = size(entry);
+        if chunk > HEADER && chunk + size > CHUNK {
+            footprint += of_chunk(chunk);
+            chunk = HEADER;
+        }
+        chunk += size;
+    }
+    if chunk > HEADER { footprint + of_chunk(chunk) } else { footprint }
+}
+
 /// Puts one chunk into `out`, which is emptied first.
 pub(super) fn encode(group: GroupId, entries: &[&Entry], out: &mut Vec<u8>) {
     out.clear();
@@ -242,6 +264,10 @@ mod tests {
         }
     }
 
+    fn to_size(index: u64) -> usize {
+        usize::try_from(index).unwrap()
+    }
+
     fn chunk_of(entries: &[Entry]) -> (Vec<u8>, Chunk) {
         let mut bytes = Vec::new();
         encode(GroupId(0), &entries.iter().collect::<Vec<_>>(), &mut bytes);
@@ -254,7 +280,7 @@ mod tests {
 
     #[test]
     fn entries_survive_and_their_payloads_are_aligned() {
-        let entries: Vec<_> = (0..40).map(|at| entry(at + 7, at as usize * 5)).collect();
+        let entries: Vec<_> = (7..47).map(|at| entry(at, to_size(at) * 5)).collect();
         let (_, chunk) = chunk_of(&entries);
         let found: Vec<_> = chunk.entries().map(Result::unwrap).collect();
         assert_eq!(found, entries);
@@ -265,7 +291,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_of_a_chunk_is_an_error_or_changes_nothing() {
-        let entries: Vec<_> = (1..5).map(|at| entry(at, at as usize * 7)).collect();
+        let entries: Vec<_> = (1..5).map(|at| entry(at, to_size(at) * 7)).collect();
         let (bytes, _) = chunk_of(&entries);
         for bit in 0..bytes.len() * 8 {
             let mut bytes = bytes.clone();
@@ -306,6 +332,9 @@ mod tests {
     fn a_chunk_is_a_page_of_entries_or_one_large_one() {
         let sizes = [10, 70_000, 20_000, 20_000, 20_000, 20_000, 5, 1 << 20, 1];
         let entries: Vec<_> = (1..).zip(sizes).map(|(at, size)| entry(at, size)).collect();
+        let bytes: usize = entries.iter().map(size).sum();
+        let footprint = usize::try_from(footprint(entries.iter())).unwrap();
+        assert!(footprint > bytes && footprint < bytes / 3 * 4, "{footprint} for {bytes}");
         let entries: Vec<_> = entries.iter().collect();
         let counts: Vec<_> = chunks(&entries).map(<[_]>::len).collect();
         assert_eq!(counts, [1, 1, 3, 2, 1, 1]);

@@ -14,7 +14,6 @@ use super::{
     check::Pacer,
     error::OpenError,
     facts::{Fact, Format, State, VERSION},
-    options::Options,
     record,
     shared::Shared,
     tables::{FACTS, GROUP, HEAD, LOG, guarded, key, translate},
@@ -58,20 +57,19 @@ pub(super) fn number_of(name: &str) -> Option<u64> {
 }
 
 impl Segment {
-    /// A new segment that holds `state` and `changes`, in a file whose content is durable, but not its
-    /// name, which is to be `name`.
+    /// A new segment that holds `state` and `changes`. Whatever `file` held before is gone. Its content
+    /// is then durable, but not its name, which is to be `name`.
     pub(super) fn create(
         medium: &Arc<dyn Medium>,
         name: &str,
         file: Box<dyn MediumFile>,
-        options: &Options,
+        cache: usize,
         changes: &Changes,
         state: &State,
     ) -> Result<Self, StoreError> {
         let io = |source| StoreError::Io { action: "create a segment", source };
-        fill(&*file, options.preallocated_bytes).map_err(io)?;
         let backend = Backend::new(Arc::clone(medium), name, file, 0).map_err(io)?;
-        let segment = Self::start(state.active, backend, options.cache_bytes)?;
+        let segment = Self::start(state.active, backend, cache)?;
         segment.commit(changes, state, &mut Vec::new())?;
         segment.backend.accept_new().map_err(io)?;
         Ok(segment)
@@ -258,20 +256,6 @@ impl Drop for Segment {
     }
 }
 
-/// Gives a file space ahead. Zeros are written, since a disk that has a length but no blocks needs the
-/// journal for each block it gets.
-fn fill(file: &dyn MediumFile, length: u64) -> io::Result<()> {
-    const PIECE: u64 = 1 << 20;
-    let zeros = vec![0; usize::try_from(PIECE.min(length)).unwrap_or(0)];
-    let mut at = 0;
-    while at < length {
-        let piece = usize::try_from(length - at).unwrap_or(zeros.len()).min(zeros.len());
-        file.write_at(at, &zeros[..piece])?;
-        at += piece as u64;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use graft_core::{Birth, ClusterId, Epoch, Identity, Incarnation, NodeId};
@@ -300,9 +284,8 @@ mod tests {
         let medium: Arc<dyn Medium> = Arc::new(FaultyMedium::new(1));
         let name = file_name(1);
         let file = medium.open(&name, Open::CreateNew).unwrap();
-        let options = Options::default().preallocated_bytes(0);
         let changes = Changes { facts: Fact::ALL.to_vec(), ..Changes::default() };
-        let segment = Segment::create(&medium, &name, file, &options, &changes, &state()).unwrap();
+        let segment = Segment::create(&medium, &name, file, 1 << 20, &changes, &state()).unwrap();
         let transaction = segment.database().unwrap().begin_write().unwrap();
         {
             let mut facts = transaction.open_table(FACTS).unwrap();

@@ -12,6 +12,7 @@ use super::{
     options::Options,
     segment::Segment,
     snapshot::{Snapshot, Snapshots},
+    spare::Spare,
     writer::Born,
 };
 use crate::medium::{LockGuard, Medium};
@@ -25,6 +26,7 @@ pub(super) struct Shared {
     /// What readers may see: always what is durable.
     published: Mutex<Option<Arc<Published>>>,
     snapshots: Mutex<Snapshots>,
+    pub(super) spare: Spare,
     is_closing: AtomicBool,
     _lock: LockGuard,
 }
@@ -88,6 +90,7 @@ impl Shared {
             generation: AtomicU64::new(1),
             published: Mutex::new(published.map(Arc::new)),
             snapshots: Mutex::new(snapshots),
+            spare: Spare::default(),
             is_closing: AtomicBool::new(false),
             _lock: lock,
         }

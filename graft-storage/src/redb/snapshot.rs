@@ -84,7 +84,7 @@ impl Snapshot {
         };
         let wanted = (size - offset).min(max_bytes.min(MAX_READ) as u64);
         let mut out = Vec::new();
-        let mut block = vec![0; BLOCK as usize];
+        let mut block = vec![0; to_usize(BLOCK)];
         let mut at = offset;
         while at < offset + wanted {
             let data = self.read_block(&**file, at / DATA, &mut block)?;
@@ -102,7 +102,7 @@ impl Snapshot {
         number: u64,
         buffer: &mut Vec<u8>,
     ) -> Result<u64, StoreError> {
-        buffer.resize(BLOCK as usize, 0);
+        buffer.resize(to_usize(BLOCK), 0);
         match &self.file {
             Some(file) => Ok(self.read_block(&**file, number, buffer)?.len() as u64),
             None => Ok(0),
@@ -122,7 +122,7 @@ impl Snapshot {
     ) -> Result<&'a [u8], StoreError> {
         let meta = &self.installed.meta;
         let length = to_usize(DATA.min(meta.size - number * DATA));
-        let whole = &mut buffer[..length + CHECKSUM as usize];
+        let whole = &mut buffer[..length + to_usize(CHECKSUM)];
         let action = "read a snapshot";
         file.read_at(number * BLOCK, whole).map_err(|source| StoreError::Io { action, source })?;
         let (data, stored) = whole.split_at(length);

@@ -65,7 +65,7 @@ impl<'a> View<'a> {
     pub(super) fn state(&self) -> Result<State, StoreError> {
         let head = self.head()?;
         let mut failed = None;
-        let decoded = State::decode(self.segment.number, head, GROUP, |fact| {
+        let decoded = State::decode(self.segment.number, &head, GROUP, |fact| {
             let found = self.fact(fact).unwrap_or_else(|error| {
                 failed = Some(error);
                 None
@@ -145,10 +145,10 @@ impl<'a> View<'a> {
                     parts.push(value);
                 }
                 _ => {
-                    if let Some((begun, parts)) = open.take() {
-                        if visit(self.assemble(begun, &parts)?, first)?.is_break() {
-                            return Ok(());
-                        }
+                    if let Some((begun, parts)) = open.take()
+                        && visit(self.assemble(begun, &parts)?, first)?.is_break()
+                    {
+                        return Ok(());
                     }
                     if part != 0 {
                         let reason = format!("its chunk begins with part {part}");

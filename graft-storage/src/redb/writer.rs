@@ -1,6 +1,6 @@
 //! The thread that writes.
 
-use std::{mem, sync::Arc};
+use std::{io, mem, sync::Arc};
 
 use graft_core::{
     Entries, Identity, Index, LogId, Recovered, SnapshotMeta, StoreError, Term, Write,
@@ -14,9 +14,13 @@ use super::{
     segment::{self, Changes, Segment},
     shared::{Published, Shared, copy},
     snapshot::{Snapshot, Snapshots},
+    spare,
     witness::{Acknowledged, Witness},
 };
-use crate::{medium::Open, plan};
+use crate::{
+    medium::{MediumFile, Open},
+    plan,
+};
 
 /// What the name of a file ends with until it is complete.
 pub(super) const UNNAMED: &str = ".tmp";
@@ -119,7 +123,7 @@ impl Writer {
         }
         self.check_usable()?;
         let medium = &*self.shared.medium;
-        let io = |source: std::io::Error| {
+        let io = |source: io::Error| {
             medium.poison(&format!("the birth of the store: {source}"));
             StoreError::Io { action: "create the store", source }
         };
@@ -218,7 +222,7 @@ impl Writer {
         };
         let shared = &self.shared;
         let io = |action: &'static str| {
-            move |source: std::io::Error| {
+            move |source: io::Error| {
                 shared.medium.poison(&format!("{action}: {source}"));
                 StoreError::Io { action, source }
             }
@@ -226,14 +230,13 @@ impl Writer {
         if commit.has_new_file {
             shared.medium.sync_names().map_err(io("make the names of files durable"))?;
         }
-        let bytes = commit.changes.entries.iter().map(record::size).sum::<usize>() as u64;
         let rotates = is_full(&born.active, &born.state, shared);
         if rotates {
             commit.rotate(born, shared)?;
         } else {
             commit.changes.facts = commit.changed_facts();
             born.state.advance(&commit.changes.facts);
-            born.state.written += bytes;
+            born.state.written += record::footprint(commit.changes.entries.iter());
             born.active.commit(&commit.changes, &born.state, &mut self.buffer)?;
         }
         let acknowledged = acknowledged(&born.state, &born.active);
@@ -245,10 +248,12 @@ impl Writer {
             Some(before) => before.next(born, rotates || commit.sealed, commit.terms),
             None => Published::new(born),
         });
-        let garbage = mem::take(&mut commit.garbage);
-        if let (false, Some(loads)) = (garbage.is_empty(), self.loads.upgrade()) {
-            // Files that cannot be removed now are removed when the store is opened again.
-            let _ = loads.try_send(Load::Remove(garbage));
+        if !commit.garbage.is_empty() {
+            ask(&self.loads, Load::Remove(mem::take(&mut commit.garbage)));
+        }
+        let is_half_full = born.state.written > shared.options.segment_bytes / 2;
+        if is_half_full && shared.options.preallocated_bytes > 0 && shared.spare.want() {
+            ask(&self.loads, Load::MakeSpare);
         }
         Ok(())
     }
@@ -270,6 +275,14 @@ impl plan::Snapshots for Known<'_> {
     }
 }
 
+/// Asks the thread that reads for something that does no harm if it is not done: files that are not
+/// removed now are removed when the store is opened again, and without a spare file a new one grows.
+fn ask(loads: &mpsc::WeakSender<Load>, load: Load) {
+    if let Some(loads) = loads.upgrade() {
+        let _ = loads.try_send(load);
+    }
+}
+
 fn acknowledged(state: &State, active: &Segment) -> Acknowledged {
     Acknowledged { sequence: state.sequence, segment: state.active, length: active.length() }
 }
@@ -277,8 +290,9 @@ fn acknowledged(state: &State, active: &Segment) -> Acknowledged {
 /// Whether the next commit belongs into a new segment.
 fn is_full(active: &Segment, state: &State, shared: &Shared) -> bool {
     let limit = shared.options.segment_bytes;
-    // Pages that are not full and those of the tree take a part of the file.
-    state.written >= limit / 8 * 7 || active.used() >= limit
+    // The pages of the tree take a part of the file, and so do those of the commit before. Beyond that
+    // the file must not grow, even where pages are taken from its end while there is space before.
+    state.written >= limit / 16 * 15 || active.used() > limit / 8 * 9
 }
 
 /// The next segment for `state`, with `changes` as its first commit: complete, and durable under its
@@ -289,27 +303,45 @@ fn begin_segment(
     mut changes: Changes,
 ) -> Result<Arc<Segment>, StoreError> {
     let medium = &shared.medium;
-    let io = |source: std::io::Error| {
+    let io = |source: io::Error| {
         medium.poison(&format!("the beginning of a segment: {source}"));
         StoreError::Io { action: "begin a segment", source }
     };
     state.active += 1;
-    state.written = changes.entries.iter().map(record::size).sum::<usize>() as u64;
+    state.written = record::footprint(changes.entries.iter());
     state.advance(&Fact::STAMPED);
     changes.facts = Fact::ALL.to_vec();
     let name = segment::file_name(state.active);
-    let unnamed = format!("{name}{UNNAMED}");
-    match medium.remove(&unnamed) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
-        _ => {}
-    }
-    let file = medium.open(&unnamed, Open::CreateNew).map_err(io)?;
-    let segment = Segment::create(medium, &name, file, &shared.options, &changes, state)
+    let (unnamed, file) = match shared.spare.take() {
+        Some(file) => (spare::NAME.to_owned(), file),
+        None => new_file(shared, state, &name).map_err(io)?,
+    };
+    let segment = Segment::create(medium, &name, file, shared.options.cache_bytes, &changes, state)
         .inspect_err(|error| medium.poison(&format!("the beginning of a segment: {error}")))?;
     medium.rename(&unnamed, &name).map_err(io)?;
     medium.sync_names().map_err(io)?;
     tracing::debug!(store = medium.describe(), segment = state.active, "began a segment");
     Ok(Arc::new(segment))
+}
+
+/// A file for a segment that is to be called `name`, under another name. Only the first one has space
+/// ahead: then nobody waits for a commit yet.
+fn new_file(
+    shared: &Shared,
+    state: &State,
+    name: &str,
+) -> io::Result<(String, Box<dyn MediumFile>)> {
+    let medium = &shared.medium;
+    let unnamed = format!("{name}{UNNAMED}");
+    match medium.remove(&unnamed) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = medium.open(&unnamed, Open::CreateNew)?;
+    if state.active == 1 {
+        spare::fill(&*file, shared.options.preallocated_bytes)?;
+    }
+    Ok((unnamed, file))
 }
 
 /// What one commit changes.
