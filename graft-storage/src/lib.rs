@@ -2,6 +2,8 @@
 //!
 //! * [`MemoryStore`] outlives the server that writes to it, not the process. It is the store of
 //!   clusters that live in one process, and the disk of every test.
+//! * `RedbStore`, with the feature `redb`, is a directory on a disk: it survives the end of the process,
+//!   power cuts and rotten bits, or says which record is gone.
 //! * [`conformance`] is a suite of named checks that any [`LogStore`](graft_core::LogStore) can run,
 //!   under any executor and any test framework.
 //! * [`fault`] holds the switches by which tests make a [`MemoryStore`] slow, deaf or broken. They are
@@ -19,4 +21,4 @@ pub mod redb;
 
 pub use memory::MemoryStore;
 #[cfg(feature = "redb")]
-pub use redb::RedbStore;
+pub use redb::{RedbStore, verify};

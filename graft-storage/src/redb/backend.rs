@@ -45,8 +45,6 @@ struct Shared {
     length: AtomicU64,
     /// The length of the file itself.
     physical: AtomicU64,
-    /// The end of what was written since it was opened.
-    used: AtomicU64,
     /// Whether anything was written since the last sync.
     is_dirty: AtomicBool,
     failure: Mutex<Option<Failure>>,
@@ -103,7 +101,6 @@ impl Backend {
             trial: RwLock::new(Some(Trial { calls: Some(Vec::new()), ..Trial::default() })),
             length: AtomicU64::new(length),
             physical: AtomicU64::new(physical),
-            used: AtomicU64::new(0),
             // A process before this one may have written and not synced.
             is_dirty: AtomicBool::new(true),
             failure: Mutex::default(),
@@ -163,9 +160,9 @@ impl Backend {
         self.0.physical.load(Ordering::Relaxed)
     }
 
-    /// Where what was written since it was opened ends.
-    pub(super) fn used(&self) -> u64 {
-        self.0.used.load(Ordering::Relaxed)
+    /// The length that redb has set.
+    pub(super) fn wanted_length(&self) -> u64 {
+        self.0.length.load(Ordering::Relaxed)
     }
 
     /// The first call that failed, if one did.
@@ -223,7 +220,6 @@ impl Shared {
             self.physical.store(grown, Ordering::Relaxed);
         }
         self.change("write", self.file.write_at(offset, bytes))?;
-        self.used.fetch_max(end, Ordering::Relaxed);
         Ok(())
     }
 

@@ -204,18 +204,22 @@ pub(super) fn take_over(
         let snapshots = Snapshots::new(highest);
         return Ok((Shared::new(medium, options, lock, snapshots, None), None));
     };
-    let failed = |error| OpenError::of(&medium.describe(), error);
-    born.active.accept().map_err(failed)?;
-    // Where a process ended between the renaming of a segment and the sync behind it, the name is seen
-    // and would still not survive a power cut, while what is recovered must.
-    medium.sync_names().map_err(|source| {
-        medium.poison(&format!("make the names of files durable: {source}"));
-        failed(StoreError::Io { action: "make the names of files durable", source })
+    begin_to_write(&*medium, &mut born).map_err(|error| {
+        medium.poison(&error.to_string());
+        OpenError::of(&medium.describe(), error)
     })?;
-    born.acknowledge().map_err(failed)?;
     files.remove_orphans(&*medium, &born.state);
     let snapshots = Snapshots::new(highest);
     let published = Published::new(&born);
     let shared = Shared::new(medium, options, lock, snapshots, Some(published));
     Ok((shared, Some(born)))
+}
+
+fn begin_to_write(medium: &dyn Medium, born: &mut Born) -> Result<(), StoreError> {
+    born.active.accept()?;
+    // Where a process ended between the renaming of a segment and the sync behind it, the name is seen
+    // and would still not survive a power cut, while what is recovered must.
+    let action = "make the names of files durable";
+    medium.sync_names().map_err(|source| StoreError::Io { action, source })?;
+    born.acknowledge()
 }

@@ -16,7 +16,7 @@ impl Options {
     pub fn new() -> Self {
         Self {
             segment_bytes: SEGMENT_BYTES,
-            preallocated_bytes: PREALLOCATED_BYTES,
+            preallocated_bytes: file_bytes(SEGMENT_BYTES),
             cache_bytes: CACHE_BYTES,
         }
     }
@@ -39,6 +39,16 @@ impl Options {
         self
     }
 
+    /// How long the file of a segment may become.
+    pub(super) fn file_bytes(&self) -> u64 {
+        file_bytes(self.segment_bytes)
+    }
+
+    /// How many bytes the ballast of a segment has: its page is not to be the next larger one.
+    pub(super) fn ballast_bytes(&self) -> usize {
+        usize::try_from(ballast_page(self.segment_bytes) - 64).unwrap_or(0)
+    }
+
     /// How much memory redb may use for pages of the file that is written, in bytes.
     #[must_use]
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
@@ -57,12 +67,27 @@ impl Default for Options {
 /// syncs and the writing of its space, so it should not be tiny.
 const SEGMENT_BYTES: u64 = 16 << 20;
 
-/// redb sets lengths of 68 KiB times a power of two and one page. This is the one in which a segment fits.
-const PREALLOCATED_BYTES: u64 = (68 << 10 << 8) + 4096;
-
-/// How long the file of a segment may become.
+/// How long the file of a segment becomes: redb begins with 68 KiB and room for the ballast twice, then
+/// doubles that, and has a page of its own before it.
 const fn file_bytes(segment_bytes: u64) -> u64 {
-    segment_bytes / 8 * 9
+    let first = FIRST_BYTES + 2 * ballast_page(segment_bytes);
+    let mut bytes = first;
+    while bytes < segment_bytes {
+        bytes *= 2;
+    }
+    bytes + PAGE
+}
+
+/// What redb begins with.
+const FIRST_BYTES: u64 = 68 << 10;
+
+const PAGE: u64 = 4096;
+
+/// The page that the ballast of a segment takes: a thirty-second part of it, so that five doublings lead
+/// to little more than the whole.
+const fn ballast_page(segment_bytes: u64) -> u64 {
+    let page = (segment_bytes / 64 + 1).next_power_of_two();
+    if page < PAGE { PAGE } else { page }
 }
 
 /// As much as the segment that is written has: half of it may hold what a commit writes.

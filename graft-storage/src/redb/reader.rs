@@ -5,7 +5,10 @@ use std::{ops::ControlFlow, ops::Range, sync::Arc, thread};
 
 use bytes::Bytes;
 use graft_core::{Entries, Entry, Index, Loaded, SnapshotChunk, StoreError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{
+    mpsc::{self, error::TryRecvError},
+    oneshot,
+};
 
 use super::{
     check::Pacer,
@@ -67,24 +70,42 @@ impl Reader {
 
     /// Does what it is asked for until nobody is left who could ask.
     pub(super) fn run(mut self, mut loads: mpsc::Receiver<Load>) {
-        while let Some(load) = loads.blocking_recv() {
-            // Whoever does not wait any more does not mind.
+        let mut filling = None;
+        loop {
+            let load = if filling.is_none() {
+                loads.blocking_recv().ok_or(TryRecvError::Disconnected)
+            } else {
+                loads.try_recv()
+            };
             match load {
-                Load::Read(range, max_bytes, reply) => {
-                    let _ = reply.send(self.read(&range, max_bytes));
-                }
-                Load::ReadSnapshot { id, offset, max_bytes, reply } => {
-                    let _ = reply.send(self.read_snapshot(id, offset, max_bytes));
-                }
-                Load::Stage { generation, chunk, reply } => {
-                    let _ = reply.send(self.stage(generation, *chunk));
-                }
-                Load::Remove(names) => self.remove(&names),
-                Load::MakeSpare => {
+                Ok(Load::MakeSpare) => {
                     let Shared { medium, spare, options, .. } = &*self.shared;
-                    spare.make(&**medium, options.preallocated_bytes);
+                    filling = spare.begin(&**medium, options.preallocated_bytes);
                 }
+                Ok(load) => self.serve(load),
+                Err(TryRecvError::Empty) => {
+                    let Shared { medium, spare, .. } = &*self.shared;
+                    filling = filling.and_then(|filling| spare.go_on(&**medium, filling));
+                }
+                Err(TryRecvError::Disconnected) => return,
             }
+        }
+    }
+
+    fn serve(&mut self, load: Load) {
+        // Whoever does not wait any more does not mind.
+        match load {
+            Load::Read(range, max_bytes, reply) => {
+                let _ = reply.send(self.read(&range, max_bytes));
+            }
+            Load::ReadSnapshot { id, offset, max_bytes, reply } => {
+                let _ = reply.send(self.read_snapshot(id, offset, max_bytes));
+            }
+            Load::Stage { generation, chunk, reply } => {
+                let _ = reply.send(self.stage(generation, *chunk));
+            }
+            Load::Remove(names) => self.remove(&names),
+            Load::MakeSpare => {}
         }
     }
 

@@ -16,7 +16,7 @@ use super::{
     facts::{Fact, Format, State, VERSION},
     record,
     shared::Shared,
-    tables::{FACTS, GROUP, HEAD, LOG, guarded, key, translate},
+    tables::{BALLAST, FACTS, GROUP, HEAD, LOG, guarded, key, translate},
     view::View,
 };
 use crate::medium::{Medium, MediumFile, Open};
@@ -57,19 +57,21 @@ pub(super) fn number_of(name: &str) -> Option<u64> {
 }
 
 impl Segment {
-    /// A new segment that holds `state` and `changes`. Whatever `file` held before is gone. Its content
+    /// A new segment that holds `state` and `changes`. `sizes` are those of cache and ballast. Whatever `file` held before is gone. Its content
     /// is then durable, but not its name, which is to be `name`.
     pub(super) fn create(
         medium: &Arc<dyn Medium>,
         name: &str,
         file: Box<dyn MediumFile>,
-        cache: usize,
+        sizes: (usize, usize),
         changes: &Changes,
         state: &State,
     ) -> Result<Self, StoreError> {
+        let (cache, ballast) = sizes;
         let io = |source| StoreError::Io { action: "create a segment", source };
         let backend = Backend::new(Arc::clone(medium), name, file, 0).map_err(io)?;
         let segment = Self::start(state.active, backend, cache)?;
+        segment.lay_ballast(ballast)?;
         segment.commit(changes, state, &mut Vec::new())?;
         segment.backend.accept_new().map_err(io)?;
         Ok(segment)
@@ -143,17 +145,32 @@ impl Segment {
         self.backend.physical_length()
     }
 
-    /// Where in the file that ends which was written since it was opened.
-    pub(super) fn used(&self) -> u64 {
-        self.backend.used()
-    }
-
     pub(super) fn name(&self) -> &str {
         self.backend.name()
     }
 
     pub(super) fn backend(&self) -> &Backend {
         &self.backend
+    }
+
+    /// How long redb wants the file to be.
+    pub(super) fn wanted_length(&self) -> u64 {
+        self.backend.wanted_length()
+    }
+
+    /// redb doubles a file that is full and cuts one that is mostly empty, so how long it becomes depends
+    /// on the sizes of the first few values. A value of `bytes` bytes, which is never read, comes before
+    /// them: then the lengths are the same whatever comes, and the file can be made ready for them.
+    fn lay_ballast(&self, bytes: usize) -> Result<(), StoreError> {
+        guarded(&self.backend, || {
+            let database = self.database()?;
+            let lay = || -> Result<(), redb::Error> {
+                let transaction = database.begin_write()?;
+                transaction.open_table(BALLAST)?.insert(&0, vec![0; bytes].as_slice())?;
+                Ok(transaction.commit()?)
+            };
+            lay().map_err(|error| translate(&self.backend, "create a segment", error))
+        })
     }
 
     fn check_format(&self, file: &str) -> Result<(), OpenError> {
@@ -285,7 +302,8 @@ mod tests {
         let name = file_name(1);
         let file = medium.open(&name, Open::CreateNew).unwrap();
         let changes = Changes { facts: Fact::ALL.to_vec(), ..Changes::default() };
-        let segment = Segment::create(&medium, &name, file, 1 << 20, &changes, &state()).unwrap();
+        let segment =
+            Segment::create(&medium, &name, file, (1 << 20, 4000), &changes, &state()).unwrap();
         let transaction = segment.database().unwrap().begin_write().unwrap();
         {
             let mut facts = transaction.open_table(FACTS).unwrap();

@@ -1,8 +1,7 @@
 //! The next segment's file, made ready while the one before is still written.
 //!
 //! Writing into blocks that a file has needs no commit of the file system's journal. Filling a file takes
-//! long, so the thread that reads does it ahead, a piece at a time so that no commit waits for all of
-//! it; or it takes the file of a segment that nothing refers to any more, which is as good. Where
+//! long, so the thread that reads does it ahead, a piece at a time so that nobody waits for all of it; or it takes the file of a segment that nothing refers to any more, which is as good. Where
 //! neither is done in time, the next segment's file grows as it is written.
 
 use std::{
@@ -32,14 +31,17 @@ enum State {
 }
 
 impl Spare {
-    /// Whether somebody should be asked to make one; true once, until it is taken.
-    pub(super) fn want(&self) -> bool {
+    /// Whether there is none, and nobody was asked to make one.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(*self.0.lock().unwrap_or_else(PoisonError::into_inner), State::None)
+    }
+
+    /// Somebody was asked to make one.
+    pub(super) fn want(&self) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_missing = matches!(*state, State::None);
-        if is_missing {
+        if matches!(*state, State::None) {
             *state = State::Wanted;
         }
-        is_missing
     }
 
     /// Takes it if it is ready. What is not ready in time is ready for the one after.
@@ -62,26 +64,47 @@ impl Spare {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
-    /// Makes one of `length` bytes, unless there is one. Where there is no space for it there is none.
-    pub(super) fn make(&self, medium: &dyn Medium, length: u64) {
+    /// Begins to make one of `length` bytes, unless there is one.
+    pub(super) fn begin(&self, medium: &dyn Medium, length: u64) -> Option<Filling> {
         if self.is_ready() {
-            return;
+            return None;
         }
-        let made = remove(medium).and_then(|()| {
-            let file = medium.open(NAME, Open::CreateNew)?;
-            fill(&*file, length)?;
-            Ok(file)
-        });
-        self.put(match made {
-            Ok(file) => State::Ready(file),
+        let begun = remove(medium).and_then(|()| medium.open(NAME, Open::CreateNew));
+        match begun {
+            Ok(file) => Some(Filling { file, length, done: 0 }),
             Err(error) => {
-                if !is_full(&error) {
-                    medium.poison(&format!("the making of a spare file: {error}"));
-                }
-                let _ = remove(medium);
-                State::None
+                self.give_up(medium, &error);
+                None
             }
-        });
+        }
+    }
+
+    /// Goes on making one. Returns what is left to do.
+    pub(super) fn go_on(&self, medium: &dyn Medium, mut filling: Filling) -> Option<Filling> {
+        if self.is_ready() {
+            // Another file came up.
+            return None;
+        }
+        match filling.step() {
+            Ok(true) => Some(filling),
+            Ok(false) => {
+                self.put(State::Ready(filling.file));
+                None
+            }
+            Err(error) => {
+                self.give_up(medium, &error);
+                None
+            }
+        }
+    }
+
+    /// Where there is no space for one there is none.
+    fn give_up(&self, medium: &dyn Medium, error: &io::Error) {
+        if !is_full(error) {
+            medium.poison(&format!("the making of a spare file: {error}"));
+        }
+        let _ = remove(medium);
+        self.put(State::None);
     }
 
     /// Makes one of a file that nothing refers to. Returns whether it did: not where there is one, or
@@ -116,16 +139,29 @@ fn remove(medium: &dyn Medium) -> io::Result<()> {
     }
 }
 
-/// Gives a file space. Zeros are written, since a length without blocks would need the journal for each
-/// block it gets.
-pub(super) fn fill(file: &dyn MediumFile, length: u64) -> io::Result<()> {
-    let zeros = vec![0; usize::try_from(PIECE.min(length)).unwrap_or(0)];
-    let mut at = 0;
-    while at < length {
-        let piece = usize::try_from(length - at).unwrap_or(zeros.len()).min(zeros.len());
-        file.write_at(at, &zeros[..piece])?;
-        file.sync_data()?;
-        at += piece as u64;
+/// A file that is being given space. Zeros are written, since a length without blocks would need the
+/// journal for each block it gets.
+pub(super) struct Filling {
+    file: Box<dyn MediumFile>,
+    length: u64,
+    done: u64,
+}
+
+impl Filling {
+    /// Writes and syncs a piece. Returns whether anything is left.
+    fn step(&mut self) -> io::Result<bool> {
+        let piece = PIECE.min(self.length - self.done);
+        let zeros = vec![0; usize::try_from(piece).unwrap_or(0)];
+        self.file.write_at(self.done, &zeros)?;
+        self.file.sync_data()?;
+        self.done += piece;
+        Ok(self.done < self.length)
     }
-    Ok(())
+}
+
+/// Gives `file` space at once.
+pub(super) fn fill(file: Box<dyn MediumFile>, length: u64) -> io::Result<Box<dyn MediumFile>> {
+    let mut filling = Filling { file, length, done: 0 };
+    while filling.done < length && filling.step()? {}
+    Ok(filling.file)
 }

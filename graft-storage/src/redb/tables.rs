@@ -15,6 +15,9 @@ pub(super) const LOG: TableDefinition<'_, &[u8; 20], &[u8]> = TableDefinition::n
 /// Facts by group and kind.
 pub(super) const FACTS: TableDefinition<'_, &[u8; 9], &[u8]> = TableDefinition::new("facts");
 
+/// One value that does nothing but take space.
+pub(super) const BALLAST: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("ballast");
+
 /// The head is kept among the chunks, behind all of them: a table of its own would cost each commit two
 /// more pages. No group has this number.
 pub(super) const HEAD: [u8; 20] = [0xff; 20];

@@ -72,6 +72,8 @@ pub(super) struct Writer {
     /// Why nothing can be written any more.
     broken: Option<StoreError>,
     loads: mpsc::WeakSender<Load>,
+    /// Files that nothing refers to any more.
+    garbage: Vec<String>,
     scratch: Vec<(Index, Term)>,
     buffer: Vec<u8>,
 }
@@ -82,8 +84,8 @@ impl Writer {
         born: Option<Born>,
         loads: mpsc::WeakSender<Load>,
     ) -> Self {
-        let (scratch, buffer) = (Vec::new(), Vec::new());
-        Self { shared, born, broken: None, loads, scratch, buffer }
+        let (garbage, scratch, buffer) = (Vec::new(), Vec::new(), Vec::new());
+        Self { shared, born, broken: None, loads, garbage, scratch, buffer }
     }
 
     /// Does what it is asked for until nobody is left who could ask.
@@ -248,14 +250,32 @@ impl Writer {
             Some(before) => before.next(born, rotates || commit.sealed, commit.terms),
             None => Published::new(born),
         });
-        if !commit.garbage.is_empty() {
-            ask(&self.loads, Load::Remove(mem::take(&mut commit.garbage)));
-        }
-        let is_half_full = born.state.written > shared.options.segment_bytes / 2;
-        if is_half_full && shared.options.preallocated_bytes > 0 && shared.spare.want() {
-            ask(&self.loads, Load::MakeSpare);
+        self.garbage.append(&mut commit.garbage);
+        let options = &shared.options;
+        let needs_spare = options.preallocated_bytes > 0
+            && born.state.written > options.segment_bytes / 2
+            && shared.spare.is_missing();
+        if needs_spare || !self.garbage.is_empty() {
+            self.ask_for_help(needs_spare);
         }
         Ok(())
+    }
+
+    /// Asks the thread that reads for what would take long, when it has time to be asked: files that are
+    /// never removed are removed when the store is opened again, and without a spare file a new one grows.
+    fn ask_for_help(&mut self, needs_spare: bool) {
+        let Some(loads) = self.loads.upgrade() else {
+            return;
+        };
+        if !self.garbage.is_empty()
+            && let Ok(free) = loads.try_reserve()
+        {
+            free.send(Load::Remove(mem::take(&mut self.garbage)));
+        }
+        if needs_spare && let Ok(free) = loads.try_reserve() {
+            self.shared.spare.want();
+            free.send(Load::MakeSpare);
+        }
     }
 }
 
@@ -275,14 +295,6 @@ impl plan::Snapshots for Known<'_> {
     }
 }
 
-/// Asks the thread that reads for something that does no harm if it is not done: files that are not
-/// removed now are removed when the store is opened again, and without a spare file a new one grows.
-fn ask(loads: &mpsc::WeakSender<Load>, load: Load) {
-    if let Some(loads) = loads.upgrade() {
-        let _ = loads.try_send(load);
-    }
-}
-
 fn acknowledged(state: &State, active: &Segment) -> Acknowledged {
     Acknowledged { sequence: state.sequence, segment: state.active, length: active.length() }
 }
@@ -290,9 +302,8 @@ fn acknowledged(state: &State, active: &Segment) -> Acknowledged {
 /// Whether the next commit belongs into a new segment.
 fn is_full(active: &Segment, state: &State, shared: &Shared) -> bool {
     let limit = shared.options.segment_bytes;
-    // The pages of the tree take a part of the file, and so do those of the commit before. Beyond that
-    // the file must not grow, even where pages are taken from its end while there is space before.
-    state.written >= limit / 16 * 15 || active.used() > limit / 8 * 9
+    // The pages of the tree take a part of the file, and so do those of the commit before.
+    state.written >= limit / 16 * 15 || active.wanted_length() > shared.options.file_bytes()
 }
 
 /// The next segment for `state`, with `changes` as its first commit: complete, and durable under its
@@ -316,7 +327,8 @@ fn begin_segment(
         Some(file) => (spare::NAME.to_owned(), file),
         None => new_file(shared, state, &name).map_err(io)?,
     };
-    let segment = Segment::create(medium, &name, file, shared.options.cache_bytes, &changes, state)
+    let sizes = (shared.options.cache_bytes, shared.options.ballast_bytes());
+    let segment = Segment::create(medium, &name, file, sizes, &changes, state)
         .inspect_err(|error| medium.poison(&format!("the beginning of a segment: {error}")))?;
     medium.rename(&unnamed, &name).map_err(io)?;
     medium.sync_names().map_err(io)?;
@@ -338,10 +350,8 @@ fn new_file(
         _ => {}
     }
     let file = medium.open(&unnamed, Open::CreateNew)?;
-    if state.active == 1 {
-        spare::fill(&*file, shared.options.preallocated_bytes)?;
-    }
-    Ok((unnamed, file))
+    let length = if state.active == 1 { shared.options.preallocated_bytes } else { 0 };
+    Ok((unnamed, spare::fill(file, length)?))
 }
 
 /// What one commit changes.

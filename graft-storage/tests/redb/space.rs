@@ -52,3 +52,31 @@ fn a_log_that_is_purged_behind_its_head_takes_little_more_than_it_holds() {
         }
     }
 }
+
+/// What is filled ahead is what is used, whatever the sizes of entries and batches are.
+#[test]
+fn files_of_the_log_are_as_long_as_was_planned() {
+    for (count, size) in [(20, 100), (100, 128), (1000, 128), (3, 20_000), (1, 1 << 20)] {
+        let directory = Directory::new();
+        let options = Options::default().segment_bytes(4 << 20);
+        let store = born(Arc::new(Disk::create(directory.path()).unwrap()), &options);
+        let logs = || {
+            let files = directory.content().into_iter();
+            let logs = files.filter(|(name, _)| name.starts_with("log-"));
+            logs.map(|(_, bytes)| bytes.len()).collect::<Vec<_>>()
+        };
+        let planned = logs()[0];
+        let (mut next, mut bytes) = (1, 0);
+        while bytes < 20 << 20 {
+            write(&store, vec![append(1, next..next + count, size)]);
+            (next, bytes) = (next + count, bytes + usize::try_from(count).unwrap() * (size + 32));
+        }
+        settle(&store);
+        drop(store);
+        let total: usize = logs().iter().sum();
+        println!("{count} x {size}: {:?}, {total} for {bytes}", logs());
+        assert!(logs().iter().all(|length| *length == planned), "{planned} were planned");
+        // A row of more than half a page has the page for itself.
+        assert!(total - planned < bytes / 2 * 5, "{total} bytes for {bytes}");
+    }
+}
