@@ -8,10 +8,21 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use common::{is_long, redb_suite, seeds, sizes};
-use graft_storage::conformance::faults::{Bits, Workload};
+use graft_core::{LogStore, StoreError, stable_hash};
+use graft_storage::{
+    RedbStore,
+    conformance::{
+        block_on,
+        faults::{Bits, Workload},
+    },
+    medium::{FaultyMedium, Image, Medium},
+    redb::verify_on,
+};
+
+const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_sample_of_the_bits_of_small_stores() {
@@ -23,13 +34,11 @@ fn a_sample_of_the_bits_of_small_stores() {
 
 #[test]
 fn every_bit_of_a_store_of_a_megabyte() {
-    if !is_long() {
-        return;
-    }
-    let workload = Workload::generate(1, 40);
-    let tally = redb_suite(sizes::SMALL).bit_flips_in(&workload, Bits::Every, 1).unwrap();
+    let bits = if is_long() { Bits::Every } else { Bits::Sample(2000) };
+    let workload = Workload::of_size(1, 1 << 20);
+    let tally = redb_suite(sizes::HALF).bit_flips_in(&workload, bits, 1).unwrap();
     println!("{tally}");
-    assert!(tally.flips >= 8 << 20, "the store is smaller than a megabyte: {tally}");
+    assert!(!is_long() || tally.flips >= 8 << 20, "the store is smaller: {tally}");
 }
 
 #[test]
@@ -40,4 +49,69 @@ fn a_hundred_thousand_bits_of_a_store_of_64_mib() {
     let tally = suite.bit_flips_in(&workload, Bits::Sample(bits), 1).unwrap();
     println!("{tally}");
     assert!(tally.reported > tally.flips / 4, "{tally}");
+}
+
+/// What a closed store leaves on its disk.
+fn closed_store(workload: &Workload) -> Image {
+    let medium = FaultyMedium::new(1);
+    let options = sizes::options(sizes::SMALL);
+    let store = RedbStore::open_on(Arc::new(medium.clone()), &options).unwrap();
+    let work = async {
+        store.recover().await?;
+        for number in 0..workload.batches() {
+            workload.perform(&store, number).await?;
+        }
+        Ok::<(), StoreError>(())
+    };
+    block_on(LIMIT, work).expect("the store hangs").unwrap();
+    drop(store);
+    medium.image()
+}
+
+/// Whether opening, recovering and reading everything finds nothing wrong.
+fn is_sound(workload: &Workload, medium: &FaultyMedium) -> bool {
+    let options = sizes::options(sizes::SMALL);
+    let Ok(store) = RedbStore::open_on(Arc::new(medium.clone()), &options) else {
+        assert_eq!(medium.boundaries(), 0, "a store that is not opened is left as it was");
+        return false;
+    };
+    let end = workload.batches();
+    let found = block_on(LIMIT, workload.find(&store, end..=end)).expect("the store hangs");
+    found.is_ok_and(|found| found.is_ok())
+}
+
+#[test]
+fn verification_finds_whatever_a_store_would_trip_over_and_changes_nothing() {
+    let workload = Workload::generate(1, 40);
+    let image = closed_store(&workload);
+    let files: Vec<String> = image.names().map(str::to_owned).collect();
+    let (mut found, mut tripped) = (0, 0);
+    for number in 0..if is_long() { 50_000_u64 } else { 1500 } {
+        let choice = stable_hash(&number.to_le_bytes());
+        let name = &files[usize::try_from(choice % files.len() as u64).unwrap()];
+        let mut flipped = image.clone();
+        let bit = (choice >> 8) % (image.len(name).unwrap() * 8);
+        flipped.flip(name, bit);
+        let medium: Arc<dyn Medium> = Arc::new(FaultyMedium::holding(flipped.clone(), 1));
+        let verified = verify_on(&medium);
+        let is_sound = is_sound(&workload, &FaultyMedium::holding(flipped, 1));
+        assert!(is_sound || verified.is_err(), "bit {bit} of {name}: verification missed it");
+        if let Err(error) = &verified {
+            assert!(error.to_string().contains(name), "bit {bit} of {name}: {error}");
+        }
+        found += u64::from(verified.is_err());
+        tripped += u64::from(!is_sound);
+    }
+    println!("found={found} tripped={tripped}");
+    assert!(tripped > 100 && found >= tripped);
+}
+
+#[test]
+fn verification_writes_nothing() {
+    let workload = Workload::of_size(1, 1 << 20);
+    let medium = FaultyMedium::holding(closed_store(&workload), 1);
+    let shared: Arc<dyn Medium> = Arc::new(medium.clone());
+    let report = verify_on(&shared).unwrap();
+    assert!(report.entries > 0, "{report:?}");
+    assert_eq!(medium.boundaries(), 0);
 }

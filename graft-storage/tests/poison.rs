@@ -38,7 +38,7 @@ fn at_work(medium: &FaultyMedium, workload: &Workload, state: usize) -> RedbStor
     store
 }
 
-fn is_poisoned<T: std::fmt::Debug>(outcome: Result<T, StoreError>) {
+fn is_poisoned<T: std::fmt::Debug>(outcome: &Result<T, StoreError>) {
     assert!(matches!(outcome, Err(StoreError::Poisoned { .. })), "{outcome:?}");
 }
 
@@ -61,9 +61,9 @@ fn fail_once(call: Call) -> (FaultyMedium, Workload, RedbStore, usize) {
 fn a_failed_sync_ends_all_service_until_the_process_ends() {
     let (medium, workload, store, number) = fail_once(Call::Sync);
     let other = store.clone();
-    is_poisoned(wait(workload.perform(&store, number)));
-    is_poisoned(wait(store.recover()));
-    is_poisoned(wait(other.recover()));
+    is_poisoned(&wait(workload.perform(&store, number)));
+    is_poisoned(&wait(store.recover()));
+    is_poisoned(&wait(other.recover()));
     drop((store, other));
     let again = open(&medium);
     assert!(matches!(again, Err(OpenError::Poisoned { .. })), "{again:?}");
@@ -74,8 +74,8 @@ fn a_failed_sync_ends_all_service_until_the_process_ends() {
 #[test]
 fn a_failed_write_ends_all_service_until_the_process_ends() {
     let (medium, workload, store, number) = fail_once(Call::Write);
-    is_poisoned(wait(workload.perform(&store, number)));
-    is_poisoned(wait(store.recover()));
+    is_poisoned(&wait(workload.perform(&store, number)));
+    is_poisoned(&wait(store.recover()));
     drop(store);
     assert!(matches!(open(&medium), Err(OpenError::Poisoned { .. })));
 }

@@ -51,7 +51,7 @@ fn cut_power(kind: &'static str, make: &[&str], size: u64) {
     let image = directory.path().join("image");
     File::create(&image).unwrap().set_len(size).unwrap();
     run(Command::new(make[0]).args(&make[1..]).arg(&image)).unwrap();
-    let (mut cut, mut poisoned, mut acknowledged) = (0, 0, 0);
+    let (mut cut, mut poisoned, mut acknowledged) = (0_u64, 0, 0);
     for seed in 0.. {
         let workload = Workload::generate(seed, BATCHES);
         let mut allowed = 0..=0;
@@ -67,11 +67,11 @@ fn cut_power(kind: &'static str, make: &[&str], size: u64) {
             let path = store.to_str().unwrap().to_owned();
             let mut worker =
                 Worker::start("child", Task { directory: path, seed, allowed }, &workload);
-            worker.follow(1 + usize::try_from(stable_hash(&[cut as u8, 1]) % 20).unwrap());
+            worker.follow(1 + usize::try_from(stable_hash(&cut.to_le_bytes()) % 20).unwrap());
             mount.shut_down();
             // The child's next write fails, and it ends once it has shown that the store refuses service.
             allowed = worker.wait();
-            poisoned += usize::from(worker.is_poisoned);
+            poisoned += u64::from(worker.is_poisoned);
             cut += 1;
             acknowledged += allowed.start() - before;
             mount.unmount();

@@ -25,7 +25,7 @@ fn child() {
 #[test]
 fn a_store_whose_writer_is_killed_keeps_what_it_acknowledged() {
     let kills = if is_long() { 5000 } else { 200 };
-    let mut random = fastrand(7);
+    let mut random = numbers(7);
     let (mut killed, mut acknowledged, mut lives) = (0, 0, 0);
     for seed in 0.. {
         let directory = Directory::new("sigkill");
@@ -47,7 +47,7 @@ fn a_store_whose_writer_is_killed_keeps_what_it_acknowledged() {
             allowed = worker.kill();
             killed += 1;
             acknowledged += allowed.start() - before;
-            if random() % 2 == 0 {
+            if random() < u64::MAX / 2 {
                 let state = child::look(&workload, directory.path(), allowed);
                 allowed = state..=state;
             }
@@ -62,7 +62,7 @@ fn a_store_whose_writer_is_killed_keeps_what_it_acknowledged() {
     }
 }
 
-fn fastrand(seed: u64) -> impl FnMut() -> u64 {
+fn numbers(seed: u64) -> impl FnMut() -> u64 {
     let mut state = seed;
     move || {
         state = state.wrapping_add(1);

@@ -3,9 +3,9 @@
 //! It runs on any [`LogStore`] that reaches its disk through a [`Medium`]: it opens the store on a
 //! [`FaultyMedium`](crate::medium::FaultyMedium), gives it generated work, and breaks things.
 //!
-//! * [`crash_points`](Suite::crash_points): the power goes, or the process ends, at every boundary of the work: at each write,
-//!   sync, change of length, creation, renaming and removal of a file. What was not synced is kept, lost
-//!   or torn. The store then is in a state between the last acknowledged and the last submitted write:
+//! * [`crash_points`](Suite::crash_points): the power goes, or the process ends, at every boundary of the
+//!   work: at each write, sync, change of length, creation, renaming and removal of a file. What was not
+//!   synced is kept, lost or torn. The store then is in a state between the last acknowledged and the last submitted write:
 //!   never less, never a mixture. It takes further writes; and then the power goes again at some
 //!   boundary of that recovery or of those writes, and again.
 //! * [`failing_calls`](Suite::failing_calls): a call of the medium fails, once, for a while or for good. A
@@ -18,9 +18,9 @@
 //! ```no_run
 //! use std::sync::Arc;
 //! use graft_core::LogStore;
-//! use graft_storage::{conformance::faults::Suite, medium::Medium};
+//! use graft_storage::{conformance::faults::{Opened, Suite}, medium::Medium};
 //!
-//! fn open(medium: Arc<dyn Medium>) -> Result<Arc<dyn LogStore>, Box<dyn std::error::Error + Send + Sync>> {
+//! fn open(medium: Arc<dyn Medium>) -> Opened {
 //!     # return Err("yours".into());
 //!     # /*
 //!     Ok(Arc::new(MyStore::open_on(medium)?))

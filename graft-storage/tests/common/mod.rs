@@ -21,8 +21,8 @@ pub fn is_long() -> bool {
     std::env::var_os("GRAFT_LONG").is_some_and(|value| !value.is_empty() && value != "0")
 }
 
-/// The seeds to try, beginning at `from`: `usual` many, `long` many in a long run, or those that `GRAFT_SEEDS=FROM..TO` says,
-/// to look at one again.
+/// The seeds to try, beginning at `from`: `usual` many, `long` many in a long run, or those that
+/// `GRAFT_SEEDS=FROM..TO` says, to look at one again.
 pub fn seeds(from: u64, usual: u64, long: u64) -> std::ops::Range<u64> {
     let Ok(wanted) = std::env::var("GRAFT_SEEDS") else {
         return from..from + if is_long() { long } else { usual };

@@ -12,6 +12,9 @@ pub struct Sizes {
 /// A new segment every few batches.
 pub const SMALL: Sizes = Sizes { segment_bytes: 128 << 10, preallocated_bytes: 0 };
 
+/// A few segments in a megabyte.
+pub const HALF: Sizes = Sizes { segment_bytes: 512 << 10, preallocated_bytes: 128 << 10 };
+
 /// Everything in one segment, whose file grows.
 pub const ONE: Sizes = Sizes { segment_bytes: 16 << 20, preallocated_bytes: 256 << 10 };
 
