@@ -45,6 +45,7 @@ struct Shared {
     length: AtomicU64,
     /// The length of the file itself.
     physical: AtomicU64,
+    growing: Mutex<()>,
     /// Whether anything was written since the last sync.
     is_dirty: AtomicBool,
     failure: Mutex<Option<Failure>>,
@@ -101,6 +102,7 @@ impl Backend {
             trial: RwLock::new(Some(Trial { calls: Some(Vec::new()), ..Trial::default() })),
             length: AtomicU64::new(length),
             physical: AtomicU64::new(physical),
+            growing: Mutex::default(),
             // A process before this one may have written and not synced.
             is_dirty: AtomicBool::new(true),
             failure: Mutex::default(),
@@ -210,16 +212,27 @@ impl Shared {
     }
 
     fn write_file(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.grow_to(offset + bytes.len() as u64)?;
+        let written = self.change("write", self.file.write_at(offset, bytes));
+        // Behind the write: a sync that came in between has not covered all of it.
         self.is_dirty.store(true, Ordering::SeqCst);
-        let end = offset + bytes.len() as u64;
-        let length = self.physical.load(Ordering::Relaxed);
+        written
+    }
+
+    /// Makes the file as long as `end` and a little longer, unless it is. redb may write from any thread
+    /// that reads, and a file must not become shorter by two who make it longer.
+    fn grow_to(&self, end: u64) -> io::Result<()> {
+        if end <= self.physical.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _alone = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        let length = self.physical.load(Ordering::Acquire);
         if end > length {
             let grown = end.max(length + (length / 4).clamp(MIN_GROWTH, MAX_GROWTH));
             let grown = grown.next_multiple_of(BLOCK);
             self.change("extend", self.file.set_len(grown))?;
-            self.physical.store(grown, Ordering::Relaxed);
+            self.physical.store(grown, Ordering::Release);
         }
-        self.change("write", self.file.write_at(offset, bytes))?;
         Ok(())
     }
 

@@ -72,6 +72,9 @@ pub fn verify(path: impl AsRef<Path>) -> Result<Report, OpenError> {
 ///
 /// Those of [`verify`].
 pub fn verify_on(medium: &Arc<dyn Medium>) -> Result<Report, OpenError> {
+    if !opening::is_begun(&**medium)? {
+        return Ok(Report::default());
+    }
     let lock = opening::lock(&**medium)?;
     let options = Options::default();
     let found = look(medium, Open::Read, &options)?;

@@ -40,6 +40,15 @@ impl Files {
             || snapshot::number_of(name).is_some()
     }
 
+    /// A new store begins in an empty directory, or in what is left of one that never was.
+    fn check_own(&self, medium: &dyn Medium) -> Result<(), OpenError> {
+        let Some(foreign) = self.names.iter().find(|name| !Self::is_own(name)) else {
+            return Ok(());
+        };
+        let reason = "a new store needs an empty directory".into();
+        Err(OpenError::Foreign { file: in_store(medium, foreign), reason })
+    }
+
     /// Removes what a crash left behind. What cannot be removed does no harm.
     fn remove_orphans(&self, medium: &dyn Medium, state: &State) {
         let is_used = |name: &str| {
@@ -146,12 +155,19 @@ fn open_witness(medium: &dyn Medium, how: Open) -> Result<Option<Witness>, OpenE
     Ok(found)
 }
 
+/// Refuses a directory of something else before so much as a lock is put into it. Returns whether there
+/// is anything of a store.
+pub(super) fn is_begun(medium: &dyn Medium) -> Result<bool, OpenError> {
+    let files = Files::list(medium)?;
+    if files.segments.is_empty() {
+        files.check_own(medium)?;
+    }
+    Ok(!files.names.is_empty())
+}
+
 /// There is no segment: a new directory, or what is left of one.
 fn look_at_unborn(medium: &dyn Medium, files: Files) -> Result<Found, OpenError> {
-    if let Some(foreign) = files.names.iter().find(|name| !Files::is_own(name)) {
-        let reason = "a new store needs an empty directory".into();
-        return Err(OpenError::Foreign { file: in_store(medium, foreign), reason });
-    }
+    files.check_own(medium)?;
     let acknowledged = open_witness(medium, Open::Read).ok().flatten().map(|found| found.latest());
     match acknowledged {
         Some(found) if found.sequence > 0 => {

@@ -178,6 +178,10 @@ impl Segment {
         let view = self.view().map_err(wrong)?;
         let found = view.fact(Fact::Format).map_err(wrong)?;
         let Some(found) = found else {
+            // A segment has its ballast before it has anything else.
+            if view.has_ballast().map_err(wrong)? {
+                return Err(wrong(view.corrupt_fact(Fact::Format, "it is missing".into())));
+            }
             let reason = "it holds no log".into();
             return Err(OpenError::Foreign { file: file.to_owned(), reason });
         };

@@ -10,7 +10,7 @@ use super::{
     facts::{Fact, Head, State},
     record::{Chunk, ChunkHeader},
     segment::Segment,
-    tables::{FACTS, GROUP, HEAD, LOG, guarded, key, place_of, translate},
+    tables::{BALLAST, FACTS, GROUP, HEAD, LOG, guarded, key, place_of, translate},
 };
 
 /// A segment as of one of its commits.
@@ -58,6 +58,14 @@ impl<'a> View<'a> {
                 opened => opened?,
             };
             Ok(facts.get(&fact.key(GROUP))?.map(|found| found.value().to_vec()))
+        })
+    }
+
+    /// Whether it was written by a store at all.
+    pub(super) fn has_ballast(&self) -> Result<bool, StoreError> {
+        self.guarded(|| match self.transaction.open_table(BALLAST) {
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(false),
+            opened => Ok(opened.map(|_| true)?),
         })
     }
 

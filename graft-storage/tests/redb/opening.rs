@@ -62,7 +62,7 @@ fn what_cannot_be_written_is_inaccessible() {
 
 #[test]
 fn a_store_in_use_is_not_opened_twice() {
-    let directory = Directory::new();
+    let directory = closed();
     let store = RedbStore::open(directory.path()).unwrap();
     let error = RedbStore::open(directory.path()).unwrap_err();
     assert!(matches!(error, OpenError::InUse { .. }), "{error:?}");
@@ -79,6 +79,8 @@ fn a_directory_of_something_else_is_foreign() {
     let error = refused(&directory);
     assert!(matches!(error, OpenError::Foreign { .. }), "{error:?}");
     assert!(error.to_string().contains("letter.txt"), "{error}");
+    assert!(matches!(verify(directory.path()), Err(OpenError::Foreign { .. })));
+    assert!(!directory.at("lock").exists(), "nothing is put into it");
 }
 
 #[test]
