@@ -18,8 +18,8 @@ use crate::{
 const SAMPLES: u64 = 6;
 
 impl Suite {
-    /// Lets calls of the medium fail: once, a few times in a row, or from some moment on for good; and
-    /// lets the world stop.
+    /// Lets calls of the medium fail: once, a few times in a row, or from some moment on for good; lets all
+    /// of them fail for a while; and lets the world stop.
     ///
     /// # Errors
     ///
@@ -64,6 +64,16 @@ impl Suite {
                 let outcome = self.suffer(&workload, batches, &medium, &mut random, &mut tally);
                 outcome.map_err(|what| format!("{}: {what}", place()))?;
             }
+        }
+        let calls: u64 = Call::ALL.iter().map(|call| untroubled.medium.calls(*call)).sum();
+        for _ in 0..SAMPLES {
+            let (after, times) = (random.below(calls), 1 + random.below(30));
+            let place = || format!("an outage of {times} calls after {after} of {calls}");
+            progress.note(seed, place);
+            let medium = FaultyMedium::new(seed);
+            medium.fail(Fault { call: None, after, times });
+            let outcome = self.suffer(&workload, batches, &medium, &mut random, &mut tally);
+            outcome.map_err(|what| format!("{}: {what}", place()))?;
         }
         for _ in 0..SAMPLES {
             let stop = random.below(untroubled.medium.boundaries() + 1);
