@@ -91,16 +91,20 @@
 //! 30 to 60 microseconds; a length without blocks does not (3,400 at 100 entries). So a file is
 //! filled with zeros before it is used: the first one at the birth of the store (13 ms), each other
 //! one ahead, in pieces, by the thread that reads, unless the file of a segment that was purged can
-//! be used again. Commits of single entries gain nothing by it and reach a new segment seldom.
-//! redb's own way would be to double a file that is full and to cut one that is mostly empty, by
-//! steps that depend on the first values in it: a *ballast*, a value of 512 KiB that comes before
-//! all others, makes the lengths the same whatever comes (17 MiB for a segment of 16), and the file
-//! does not follow when redb sets a length: it grows when it is written.
+//! be used again, which costs nothing. A disk that has no time left gains nothing by the zeros: a
+//! log that grows as fast as it can, and is never purged, takes 2,000 to 2,300 commits a second
+//! with and without (p50 390 against 418 microseconds, p99 1.3 against 0.75 ms, 100 entries, at
+//! work beside other programs); [`Options::preallocated_bytes`] of zero is for such. Commits of
+//! single entries reach a new segment seldom. redb's own way would be to double a file that is full
+//! and to cut one that is mostly empty, by steps that depend on the first values in it: a
+//! *ballast*, a value of 512 KiB that comes before all others, makes the lengths the same whatever
+//! comes (17 MiB for a segment of 16), and the file does not follow when redb sets a length: it
+//! grows when it is written.
 //!
-//! Against a loop that hands batches of this layout to a thread around bare redb, and waits for it,
-//! the store made 82 to 105 of 100 commits in four pairs of runs at 100 and 1000 entries: what it
-//! adds to redb (checksums, the head, the witness) is lost in the noise of the syncs. A loop without
-//! a thread makes up to a third more there, and no more at one entry.
+//! All but 5 of the 430 microseconds of a commit of 100 entries pass in redb's transaction, in which the
+//! entries are encoded with their checksums and synced; the witness and what is published to readers take the
+//! rest. A caller that waits for each write before it makes the next pays for two changes of thread
+//! beside: a loop around bare redb loses a tenth to a third by the same hand-over.
 //!
 //! # Space
 //!
@@ -108,8 +112,8 @@
 //! is covered: the commit takes the segment off the list, and then its file is removed, by the
 //! thread that reads. So purging costs the thread that writes nothing, however many entries it
 //! drops, and what is dead on the disk is at most the rest of the oldest segment and of the active
-//! one, 34 MiB, beside a spare file of 17 MiB. Whenever the last of 256 MiB was purged, ten times in
-//! a row, a store took 34 MiB.
+//! one, 34 MiB, beside a spare file of 17 MiB. Whenever the last of 256 MiB was purged, ten times
+//! in a row, a store took 34 MiB.
 //!
 //! # Threads
 //!
