@@ -1,4 +1,5 @@
-//! What a store knows of its log without looking at an entry: everything that `recover` returns of it.
+//! What a store knows of its log without looking at an entry: everything that `recover` returns of
+//! it.
 
 use bytes::Bytes;
 use graft_core::{

@@ -1,13 +1,14 @@
 //! What redb sees of a segment's file.
 //!
-//! A file is opened *on trial*: what redb's recovery writes goes to memory, in order, until the store
-//! has looked at what was recovered. If it is sound the writes are done for real, syncs included; if it
-//! is not, the file is as it was found. A file that is only read stays on trial for good, and one whose
-//! segment is sealed goes back to it: nothing that redb does when it closes reaches a sealed file.
+//! A file is opened *on trial*: what redb's recovery writes goes to memory, in order, until the
+//! store has looked at what was recovered. If it is sound the writes are done for real, syncs
+//! included; if it is not, the file is as it was found. A file that is only read stays on trial for
+//! good, and one whose segment is sealed goes back to it: nothing that redb does when it closes
+//! reaches a sealed file.
 //!
-//! The length that redb sets is told to redb alone. The file grows when it is written, by less than redb
-//! asks for, and never shrinks: writing into space that it has needs no commit of the file system's
-//! journal. Recovery goes by the length of the file, which is all that a crash leaves.
+//! The length that redb sets is told to redb alone. The file grows when it is written, by less than
+//! redb asks for, and never shrinks: writing into space that it has needs no commit of the file
+//! system's journal. Recovery goes by the length of the file, which is all that a crash leaves.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -27,8 +28,8 @@ use crate::medium::{Medium, MediumFile};
 const BLOCK_SIZE: usize = 4096;
 const BLOCK: u64 = BLOCK_SIZE as u64;
 
-/// A file that needs more space than it was given ahead grows by a quarter, within these bounds: redb
-/// would double it.
+/// A file that needs more space than it was given ahead grows by a quarter, within these bounds:
+/// redb would double it.
 const MIN_GROWTH: u64 = 64 * 1024;
 const MAX_GROWTH: u64 = 1024 * 1024;
 
@@ -87,7 +88,8 @@ enum Call {
 }
 
 impl Backend {
-    /// A file on trial. redb is told that it is `length` bytes long: zero makes it begin a new database.
+    /// A file on trial. redb is told that it is `length` bytes long: zero makes it begin a new
+    /// database.
     pub(super) fn new(
         medium: Arc<dyn Medium>,
         name: &str,
@@ -146,8 +148,9 @@ impl Backend {
         }
     }
 
-    /// From now on redb cannot write, and does not try for long: it is about to be dropped, and what it
-    /// does to close a database in an orderly way is of no use to files that are never taken for orderly.
+    /// From now on redb cannot write, and does not try for long: it is about to be dropped, and
+    /// what it does to close a database in an orderly way is of no use to files that are never
+    /// taken for orderly.
     pub(super) fn close(&self) {
         self.0.closed.store(true, Ordering::Relaxed);
     }
@@ -219,8 +222,8 @@ impl Shared {
         written
     }
 
-    /// Makes the file as long as `end` and a little longer, unless it is. redb may write from any thread
-    /// that reads, and a file must not become shorter by two who make it longer.
+    /// Makes the file as long as `end` and a little longer, unless it is. redb may write from any
+    /// thread that reads, and a file must not become shorter by two who make it longer.
     fn grow_to(&self, end: u64) -> io::Result<()> {
         if end <= self.physical.load(Ordering::Acquire) {
             return Ok(());
@@ -285,8 +288,8 @@ impl Trial {
     }
 }
 
-/// The blocks that `length` bytes from `offset` touch: the number of each, where in it they begin, and
-/// which of the bytes are in it.
+/// The blocks that `length` bytes from `offset` touch: the number of each, where in it they begin,
+/// and which of the bytes are in it.
 fn blocks(
     offset: u64,
     length: usize,
@@ -310,9 +313,9 @@ impl StorageBackend for Backend {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        // Beyond the end there are zeros, and no error: a commit that a crash tore may refer to pages that
-        // the file never got. redb takes zeros for a page that is not what was written, and falls back;
-        // an error would end its recovery.
+        // Beyond the end there are zeros, and no error: a commit that a crash tore may refer to
+        // pages that the file never got. redb takes zeros for a page that is not what was written,
+        // and falls back; an error would end its recovery.
         match &*self.0.read_trial() {
             Some(trial) => trial.read(&self.0, offset, out)?,
             None => self.0.read_padded(offset, out)?,

@@ -57,8 +57,8 @@ impl Default for Pace {
 ///
 /// # Errors
 ///
-/// The first thing that is wrong, as [`RedbStore::open`](super::RedbStore::open) would report it; records
-/// are [`OpenError::Corrupt`] with file, table and index.
+/// The first thing that is wrong, as [`RedbStore::open`](super::RedbStore::open) would report it;
+/// records are [`OpenError::Corrupt`] with file, table and index.
 pub fn verify(path: impl AsRef<Path>) -> Result<Report, OpenError> {
     let path = path.as_ref();
     let disk = Disk::open(path).map_err(|source| not_a_directory(path, source))?;
@@ -177,8 +177,8 @@ impl Pacer {
     }
 }
 
-/// Reads the store at work at `pace`, once, and answers `reply`. Ends early where nobody waits for the
-/// answer any more.
+/// Reads the store at work at `pace`, once, and answers `reply`. Ends early where nobody waits for
+/// the answer any more.
 pub(super) fn scrub(
     shared: &Arc<Shared>,
     pace: Pace,

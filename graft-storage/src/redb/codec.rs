@@ -1,4 +1,5 @@
-//! How values are put into bytes: little endian, lengths before what they count, a crc32c at the end.
+//! How values are put into bytes: little endian, lengths before what they count, a crc32c at the
+//! end.
 
 use bytes::Bytes;
 use graft_core::{

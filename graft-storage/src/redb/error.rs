@@ -4,8 +4,8 @@ use std::io;
 
 use graft_core::StoreError;
 
-/// Why a store cannot be opened. Its files are as they were, unless the disk itself [failed](Self::Io) once
-/// everything had been found sound.
+/// Why a store cannot be opened. Its files are as they were, unless the disk itself
+/// [failed](Self::Io) once everything had been found sound.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {

@@ -1,8 +1,8 @@
 //! What the tables of a segment hold beside records: the head, and the facts it vouches for.
 //!
-//! The head is one small value that every commit writes. A fact is written when it changes, and carries
-//! the number of the commit that wrote it; the head lists these numbers. So whoever has the right head,
-//! and the witness tells whether it is, has all the right facts or an error.
+//! The head is one small value that every commit writes. A fact is written when it changes, and
+//! carries the number of the commit that wrote it; the head lists these numbers. So whoever has the
+//! right head, and the witness tells whether it is, has all the right facts or an error.
 
 use bytes::Bytes;
 use graft_core::{
@@ -18,10 +18,12 @@ pub(super) const VERSION: u32 = 1;
 
 /// The layout in words. Its hash is stored beside the version, so that two layouts which by mistake
 /// share a version are not taken for each other. Change both together.
-const LAYOUT: &str = "redb 3; log: group be64, first be64, part be32 -> chunk; head: ff x 20; facts: \
-    group be64, kind u8; ballast: u8; chunk: first, count, length, crc32c of group and these; record: crc32c of \
-    group, index, length, term, time, kind, payload; 16 aligned; head: sequence, hard state, \
-    compacted, last, time, begin, written, stamps; witness: sequence, segment, length; snapshots: blocks of 64k";
+const LAYOUT: &str = "\
+    redb 3; log: group be64, first be64, part be32 -> chunk; head: ff x 20; facts: group \
+    be64, kind u8; ballast: u8; chunk: first, count, length, crc32c of group and these; \
+    record: crc32c of group, index, length, term, time, kind, payload; 16 aligned; head: \
+    sequence, hard state, compacted, last, time, begin, written, stamps; witness: sequence, \
+    segment, length; snapshots: blocks of 64k";
 
 const MAGIC: &[u8; 8] = b"graftlog";
 

@@ -101,10 +101,11 @@
 //! comes (17 MiB for a segment of 16), and the file does not follow when redb sets a length: it
 //! grows when it is written.
 //!
-//! All but 5 of the 430 microseconds of a commit of 100 entries pass in redb's transaction, in which the
-//! entries are encoded with their checksums and synced; the witness and what is published to readers take the
-//! rest. A caller that waits for each write before it makes the next pays for two changes of thread
-//! beside: a loop around bare redb loses a tenth to a third by the same hand-over.
+//! All but 5 of the 430 microseconds of a commit of 100 entries pass in redb's transaction, in
+//! which the entries are encoded with their checksums and synced; the witness and what is published
+//! to readers take the rest. A caller that waits for each write before it makes the next pays for
+//! two changes of thread beside: a loop around bare redb loses a tenth to a third by the same
+//! hand-over.
 //!
 //! # Space
 //!
@@ -278,14 +279,15 @@ impl RedbStore {
 
     /// Reads every record once, slowly, beside everything else: what rots unread is found while the
     /// other servers still have it. Sealed files are read from the disk; of the file that is being
-    /// written, pages in redb's memory are what is read. A scrub ends early where its future is dropped.
+    /// written, pages in redb's memory are what is read. A scrub ends early where its future is
+    /// dropped.
     ///
     /// A server that wants it always calls it again and again.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Corrupt`] names the first record that is not what was written; the store goes on,
-    /// and goes on refusing to return that record.
+    /// [`StoreError::Corrupt`] names the first record that is not what was written; the store goes
+    /// on, and goes on refusing to return that record.
     pub async fn scrub(&self, pace: Pace) -> Result<Report, StoreError> {
         let (reply, answer) = oneshot::channel();
         let shared = Arc::clone(&self.engine.shared);

@@ -155,8 +155,8 @@ fn open_witness(medium: &dyn Medium, how: Open) -> Result<Option<Witness>, OpenE
     Ok(found)
 }
 
-/// Refuses a directory of something else before so much as a lock is put into it. Returns whether there
-/// is anything of a store.
+/// Refuses a directory of something else before so much as a lock is put into it. Returns whether
+/// there is anything of a store.
 pub(super) fn is_begun(medium: &dyn Medium) -> Result<bool, OpenError> {
     let files = Files::list(medium)?;
     if files.segments.is_empty() {
@@ -233,8 +233,8 @@ pub(super) fn take_over(
 
 fn begin_to_write(medium: &dyn Medium, born: &mut Born) -> Result<(), StoreError> {
     born.active.accept()?;
-    // Where a process ended between the renaming of a segment and the sync behind it, the name is seen
-    // and would still not survive a power cut, while what is recovered must.
+    // Where a process ended between the renaming of a segment and the sync behind it, the name is
+    // seen and would still not survive a power cut, while what is recovered must.
     let action = "make the names of files durable";
     medium.sync_names().map_err(|source| StoreError::Io { action, source })?;
     born.acknowledge()

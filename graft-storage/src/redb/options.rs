@@ -21,8 +21,9 @@ impl Options {
         }
     }
 
-    /// How long a file of the log becomes before the next one is begun, in bytes; at least 64 KiB. What
-    /// is opened after a crash is one file of this size; a snapshot frees space in steps of this size.
+    /// How long a file of the log becomes before the next one is begun, in bytes; at least 64 KiB.
+    /// What is opened after a crash is one file of this size; a snapshot frees space in steps of
+    /// this size.
     #[must_use]
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes.max(64 * 1024);
@@ -30,8 +31,8 @@ impl Options {
         self
     }
 
-    /// How much of a new file of the log is written ahead, in bytes: writing into space that a file has
-    /// is faster than growing it. At most an eighth more than
+    /// How much of a new file of the log is written ahead, in bytes: writing into space that a file
+    /// has is faster than growing it. At most an eighth more than
     /// [`segment_bytes`](Self::segment_bytes), and zero for none.
     #[must_use]
     pub fn preallocated_bytes(mut self, bytes: u64) -> Self {
@@ -63,12 +64,12 @@ impl Default for Options {
     }
 }
 
-/// Opening after a crash reads one segment whole, so it should be small; beginning a new one costs a few
-/// syncs and the writing of its space, so it should not be tiny.
+/// Opening after a crash reads one segment whole, so it should be small; beginning a new one costs
+/// a few syncs and the writing of its space, so it should not be tiny.
 const SEGMENT_BYTES: u64 = 16 << 20;
 
-/// How long the file of a segment becomes: redb begins with 68 KiB and room for the ballast twice, then
-/// doubles that, and has a page of its own before it.
+/// How long the file of a segment becomes: redb begins with 68 KiB and room for the ballast twice,
+/// then doubles that, and has a page of its own before it.
 const fn file_bytes(segment_bytes: u64) -> u64 {
     let first = FIRST_BYTES + 2 * ballast_page(segment_bytes);
     let mut bytes = first;
@@ -83,8 +84,8 @@ const FIRST_BYTES: u64 = 68 << 10;
 
 const PAGE: u64 = 4096;
 
-/// The page that the ballast of a segment takes: a thirty-second part of it, so that five doublings lead
-/// to little more than the whole.
+/// The page that the ballast of a segment takes: a thirty-second part of it, so that five doublings
+/// lead to little more than the whole.
 const fn ballast_page(segment_bytes: u64) -> u64 {
     let page = (segment_bytes / 64 + 1).next_power_of_two();
     if page < PAGE { PAGE } else { page }

@@ -1,5 +1,5 @@
-//! The thread that does everything that may take long and is no commit: it reads, stages snapshots and
-//! removes files.
+//! The thread that does everything that may take long and is no commit: it reads, stages snapshots
+//! and removes files.
 
 use std::{ops::ControlFlow, ops::Range, sync::Arc, thread};
 

@@ -22,8 +22,8 @@ use super::codec::Malformed;
 const HEADER: usize = 32;
 const ALIGNMENT: usize = 16;
 
-/// How many bytes a chunk of more than one record may have: with what redb puts beside it, it fills a
-/// page of 64 KiB. A read of one entry reads a chunk, so it should not be larger; a batch of many
+/// How many bytes a chunk of more than one record may have: with what redb puts beside it, it fills
+/// a page of 64 KiB. A read of one entry reads a chunk, so it should not be larger; a batch of many
 /// entries becomes few values, so it should not be smaller.
 pub(super) const CHUNK: usize = PAGE_OF_PARTS - PAGE_OVERHEAD;
 
@@ -57,8 +57,8 @@ pub(super) fn chunks<'a, 'e>(
     })
 }
 
-/// Where to cut `length` bytes so that redb's pages, which come in powers of two, are at least three
-/// quarters full: the ends of the parts.
+/// Where to cut `length` bytes so that redb's pages, which come in powers of two, are at least
+/// three quarters full: the ends of the parts.
 pub(super) fn parts(length: usize) -> impl Iterator<Item = Range<usize>> {
     let mut begin = 0;
     std::iter::from_fn(move || {
@@ -80,8 +80,8 @@ pub(super) fn parts(length: usize) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// How much of a file these entries will take, in bytes: whole pages, and for what shares a page with
-/// others half as much again, since pages that rows were added to are not full.
+/// How much of a file these entries will take, in bytes: whole pages, and for what shares a page
+/// with others half as much again, since pages that rows were added to are not full.
 pub(super) fn footprint<'a>(entries: impl Iterator<Item = &'a Entry>) -> u64 {
     let of_chunk = |length: usize| -> u64 {
         let of_part = |part: Range<usize>| match part.len() + PAGE_OVERHEAD {

@@ -57,8 +57,9 @@ pub(super) fn number_of(name: &str) -> Option<u64> {
 }
 
 impl Segment {
-    /// A new segment that holds `state` and `changes`. `sizes` are those of cache and ballast. Whatever `file` held before is gone. Its content
-    /// is then durable, but not its name, which is to be `name`.
+    /// A new segment that holds `state` and `changes`. `sizes` are those of cache and ballast.
+    /// Whatever `file` held before is gone. Its content is then durable, but not its name, which is
+    /// to be `name`.
     pub(super) fn create(
         medium: &Arc<dyn Medium>,
         name: &str,
@@ -77,8 +78,8 @@ impl Segment {
         Ok(segment)
     }
 
-    /// The segment in the file of this number, each page of it checked. The file stays as it is until
-    /// the segment is [accepted](Self::accept).
+    /// The segment in the file of this number, each page of it checked. The file stays as it is
+    /// until the segment is [accepted](Self::accept).
     pub(super) fn open(
         medium: &Arc<dyn Medium>,
         number: u64,
@@ -158,9 +159,10 @@ impl Segment {
         self.backend.wanted_length()
     }
 
-    /// redb doubles a file that is full and cuts one that is mostly empty, so how long it becomes depends
-    /// on the sizes of the first few values. A value of `bytes` bytes, which is never read, comes before
-    /// them: then the lengths are the same whatever comes, and the file can be made ready for them.
+    /// redb doubles a file that is full and cuts one that is mostly empty, so how long it becomes
+    /// depends on the sizes of the first few values. A value of `bytes` bytes, which is never read,
+    /// comes before them: then the lengths are the same whatever comes, and the file can be made
+    /// ready for them.
     fn lay_ballast(&self, bytes: usize) -> Result<(), StoreError> {
         guarded(&self.backend, || {
             let database = self.database()?;
@@ -228,8 +230,8 @@ impl Segment {
             let committed = transaction.commit();
             committed.map_err(|error| translate(&self.backend, "commit", error))
         });
-        // redb forgives a page that could not be written ahead of the commit. The disk did not keep what
-        // it was given, so this does not.
+        // redb forgives a page that could not be written ahead of the commit. The disk did not keep
+        // what it was given, so this does not.
         match self.backend.failure() {
             None => done,
             Some(failure) => {

@@ -132,7 +132,8 @@ impl Shared {
         self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Fences all handles. The returned generation is that of the one that is next to own the store.
+    /// Fences all handles. The returned generation is that of the one that is next to own the
+    /// store.
     pub(super) fn next_generation(&self) -> u64 {
         self.generation.fetch_add(1, Ordering::SeqCst) + 1
     }

@@ -1,9 +1,10 @@
 //! Snapshots: the installed one, and those that are still coming in, each a file of its own.
 //!
-//! A snapshot is written once, from its beginning to its end, and read the same way, so a tree would do
-//! nothing for it: the file is the snapshot's bytes in blocks of 64 KiB, each with a checksum behind it
-//! that also covers which snapshot and which block it is. A staged file is synced before its last chunk
-//! is acknowledged, so that installing it is a small write like any other.
+//! A snapshot is written once, from its beginning to its end, and read the same way, so a tree
+//! would do nothing for it: the file is the snapshot's bytes in blocks of 64 KiB, each with a
+//! checksum behind it that also covers which snapshot and which block it is. A staged file is
+//! synced before its last chunk is acknowledged, so that installing it is a small write like any
+//! other.
 
 use std::{io, sync::Arc};
 
@@ -13,8 +14,8 @@ use graft_core::{SnapshotChunk, SnapshotMeta, StoreError};
 use super::{codec::Out, facts::Installed};
 use crate::medium::{Medium, MediumFile, Open};
 
-/// How many unfinished snapshots are kept. Two are in use at most: the one a leader sends and the one
-/// taken here; the others are what earlier leaders did not finish.
+/// How many unfinished snapshots are kept. Two are in use at most: the one a leader sends and the
+/// one taken here; the others are what earlier leaders did not finish.
 const MAX_STAGED: usize = 4;
 
 /// A block with its checksum.
@@ -283,7 +284,8 @@ impl Snapshots {
         }
     }
 
-    /// Takes a complete snapshot out of those that are coming in. What was staged of older ones goes.
+    /// Takes a complete snapshot out of those that are coming in. What was staged of older ones
+    /// goes.
     pub(super) fn install(&mut self, medium: &dyn Medium, meta: SnapshotMeta) -> Arc<Snapshot> {
         let at = self.staged.iter().position(|staged| staged.installed.meta == meta);
         let last = meta.last.index;

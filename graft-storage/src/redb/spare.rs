@@ -1,8 +1,9 @@
 //! The next segment's file, made ready while the one before is still written.
 //!
-//! Writing into blocks that a file has needs no commit of the file system's journal. Filling a file takes
-//! long, so the thread that reads does it ahead, a piece at a time so that nobody waits for all of it; or it takes the file of a segment that nothing refers to any more, which is as good. Where
-//! neither is done in time, the next segment's file grows as it is written.
+//! Writing into blocks that a file has needs no commit of the file system's journal. Filling a file
+//! takes long, so the thread that reads does it ahead, a piece at a time so that nobody waits for
+//! all of it; or it takes the file of a segment that nothing refers to any more, which is as good.
+//! Where neither is done in time, the next segment's file grows as it is written.
 
 use std::{
     io,
@@ -107,8 +108,8 @@ impl Spare {
         self.put(State::None);
     }
 
-    /// Makes one of a file that nothing refers to. Returns whether it did: not where there is one, or
-    /// the file is too short or far too long.
+    /// Makes one of a file that nothing refers to. Returns whether it did: not where there is one,
+    /// or the file is too short or far too long.
     pub(super) fn recycle(&self, medium: &dyn Medium, name: &str, length: u64) -> bool {
         if length == 0 || self.is_ready() {
             return false;
@@ -139,8 +140,8 @@ fn remove(medium: &dyn Medium) -> io::Result<()> {
     }
 }
 
-/// A file that is being given space. Zeros are written, since a length without blocks would need the
-/// journal for each block it gets.
+/// A file that is being given space. Zeros are written, since a length without blocks would need
+/// the journal for each block it gets.
 pub(super) struct Filling {
     file: Box<dyn MediumFile>,
     length: u64,

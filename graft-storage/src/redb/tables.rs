@@ -18,8 +18,8 @@ pub(super) const FACTS: TableDefinition<'_, &[u8; 9], &[u8]> = TableDefinition::
 /// One value that does nothing but take space.
 pub(super) const BALLAST: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("ballast");
 
-/// The head is kept among the chunks, behind all of them: a table of its own would cost each commit two
-/// more pages. No group has this number.
+/// The head is kept among the chunks, behind all of them: a table of its own would cost each commit
+/// two more pages. No group has this number.
 pub(super) const HEAD: [u8; 20] = [0xff; 20];
 
 /// Where a segment of one group is kept.
@@ -52,7 +52,8 @@ pub(super) fn translate(
     error: impl Into<redb::Error>,
 ) -> StoreError {
     match error.into() {
-        // The disk is asked for what it does not have only where a page names a page that cannot be.
+        // The disk is asked for what it does not have only where a page names a page that cannot
+        // be.
         redb::Error::Io(source) if source.kind() != io::ErrorKind::UnexpectedEof => {
             StoreError::Io { action, source }
         }

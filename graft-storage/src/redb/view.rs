@@ -86,8 +86,8 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Shows `visit` the entries of `range` in order, until it breaks off. Each is checked: one that is
-    /// missing or not what was written is an error.
+    /// Shows `visit` the entries of `range` in order, until it breaks off. Each is checked: one
+    /// that is missing or not what was written is an error.
     pub(super) fn entries(
         &self,
         range: Range<Index>,

@@ -1,15 +1,15 @@
 //! The witness: how far commits have been acknowledged, kept outside the file they are in.
 //!
-//! redb's one-phase commit needs one sync because recovery may fall back: where the pages of the latest
-//! commit do not match their checksums, the one before it counts. That is right for a commit which a
-//! crash tore, and wrong for one that was acknowledged and then rotted, and the file alone cannot tell
-//! them apart. So after each commit's sync and before its acknowledgement the commit's number is put
-//! here. It is not synced: what the disk has of it is then never too high, and a lower number than the
-//! true one only makes the check weaker, not wrong. The end of a process, however sudden, loses
-//! nothing of it.
+//! redb's one-phase commit needs one sync because recovery may fall back: where the pages of the
+//! latest commit do not match their checksums, the one before it counts. That is right for a commit
+//! which a crash tore, and wrong for one that was acknowledged and then rotted, and the file alone
+//! cannot tell them apart. So after each commit's sync and before its acknowledgement the commit's
+//! number is put here. It is not synced: what the disk has of it is then never too high, and a
+//! lower number than the true one only makes the check weaker, not wrong. The end of a process,
+//! however sudden, loses nothing of it.
 //!
-//! Two slots, each in a sector of its own, are written in turn, so that one that cannot be read leaves
-//! the other.
+//! Two slots, each in a sector of its own, are written in turn, so that one that cannot be read
+//! leaves the other.
 
 use std::io;
 

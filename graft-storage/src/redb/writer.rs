@@ -106,7 +106,8 @@ impl Writer {
             }
         }
         if let Some(born) = self.born.as_ref().filter(|_| self.broken.is_none()) {
-            // The next opening could do without; but a disk that fails to sync is not to be trusted.
+            // The next opening could do without; but a disk that fails to sync is not to be
+            // trusted.
             if let Err(error) = born.witness.sync() {
                 self.shared.medium.poison(&format!("sync the witness: {error}"));
             }
@@ -147,7 +148,8 @@ impl Writer {
         Ok((recovered, generation))
     }
 
-    /// Does `first` and the writes that wait behind it in one commit. Returns the order behind them.
+    /// Does `first` and the writes that wait behind it in one commit. Returns the order behind
+    /// them.
     fn write(&mut self, first: Batch, orders: &mut mpsc::Receiver<Order>) -> Option<Order> {
         let mut commit = Commit::default();
         let mut waiting = Vec::new();
@@ -261,8 +263,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Asks the thread that reads for what would take long, when it has time to be asked: files that are
-    /// never removed are removed when the store is opened again, and without a spare file a new one grows.
+    /// Asks the thread that reads for what would take long, when it has time to be asked: files
+    /// that are never removed are removed when the store is opened again, and without a spare file
+    /// a new one grows.
     fn ask_for_help(&mut self, needs_spare: bool) {
         let Some(loads) = self.loads.upgrade() else {
             return;
@@ -306,8 +309,8 @@ fn is_full(active: &Segment, state: &State, shared: &Shared) -> bool {
     state.written >= limit / 16 * 15 || active.wanted_length() > shared.options.file_bytes()
 }
 
-/// The next segment for `state`, with `changes` as its first commit: complete, and durable under its
-/// name. Until it has that, the one before is the store.
+/// The next segment for `state`, with `changes` as its first commit: complete, and durable under
+/// its name. Until it has that, the one before is the store.
 fn begin_segment(
     shared: &Shared,
     state: &mut State,
@@ -336,8 +339,8 @@ fn begin_segment(
     Ok(Arc::new(segment))
 }
 
-/// A file for a segment that is to be called `name`, under another name. Only the first one has space
-/// ahead: then nobody waits for a commit yet.
+/// A file for a segment that is to be called `name`, under another name. Only the first one has
+/// space ahead: then nobody waits for a commit yet.
 fn new_file(
     shared: &Shared,
     state: &State,

@@ -79,7 +79,8 @@ fn a_read_does_not_wait_for_a_write() {
     assert_eq!(read_all(&store, 1, 7).unwrap().last_log_id(), Some(LogId::new(2, 6)));
 }
 
-/// Entries of every size go through pages of every size and many files, and are truncated on the way.
+/// Entries of every size go through pages of every size and many files, and are truncated on the
+/// way.
 #[test]
 fn entries_of_all_sizes_are_read_as_they_were_written_across_files_and_truncations() {
     let (_, store) = new();

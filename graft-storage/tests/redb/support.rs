@@ -144,7 +144,8 @@ pub(crate) fn compact(store: &RedbStore, last: LogId, size: usize) -> Result<(),
     })
 }
 
-/// Files that nothing refers to are removed by a thread that reads: whoever has read has waited for it.
+/// Files that nothing refers to are removed by a thread that reads: whoever has read has waited for
+/// it.
 pub(crate) fn settle(store: &RedbStore) {
     let _ = wait(store.read_snapshot(u64::MAX, 0, 1));
 }
