@@ -6,13 +6,14 @@
 //! system instead of 20.
 
 // Helpers of tests panic like tests.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 #![cfg(all(feature = "redb", target_os = "linux"))]
 
 mod common;
 
 use std::{
     fs::{self, File},
+    io::Write,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -42,8 +43,9 @@ fn xfs_keeps_what_was_acknowledged() {
 
 fn cut_power(kind: &'static str, make: &[&str], size: u64) {
     if let Err(missing) = prerequisites(kind, make[0]) {
-        eprintln!("SKIPPED: a power cut on {kind} was not tried: {missing}");
-        println!("SKIPPED: a power cut on {kind} was not tried: {missing}");
+        // Past the test framework, which keeps what a test that passes prints.
+        let words = format!("SKIPPED: a power cut on {kind} was not tried: {missing}\n");
+        std::io::stderr().write_all(words.as_bytes()).unwrap();
         return;
     }
     let cuts = if is_long() { 500 } else { 20 };
