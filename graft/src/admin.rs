@@ -90,6 +90,7 @@ impl Cluster {
             if let Err(error) = self.stop_and_wait(server).await {
                 tracing::warn!(%error, "left a server behind");
             }
+            server.release_store();
         }
         self.close();
     }

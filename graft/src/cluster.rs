@@ -212,7 +212,7 @@ impl Cluster {
         let transport: Arc<dyn Transport> = Arc::new(self.hub.transport(server.node()));
         let parts = NodeParts {
             config: self.config.for_node(server.node(), self.id, self.runtime.random()),
-            store: Arc::clone(store),
+            store,
             transport: Arc::clone(&transport),
             machine,
             runtime: Arc::clone(&self.runtime),

@@ -19,7 +19,7 @@ use crate::{ServerName, StartError, cluster::EntryType};
 pub(crate) struct Founder<'a> {
     pub(crate) name: &'a ServerName,
     pub(crate) node: NodeId,
-    pub(crate) store: &'a Arc<dyn LogStore>,
+    pub(crate) store: Arc<dyn LogStore>,
 }
 
 impl Founder<'_> {

@@ -1,7 +1,7 @@
 //! One server of a cluster as its supervisor sees it.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -14,7 +14,7 @@ use crate::{Overview, Role, ServerName, Status};
 pub(crate) struct Server {
     name: ServerName,
     node: NodeId,
-    store: OnceLock<Arc<dyn LogStore>>,
+    store: Mutex<Option<Arc<dyn LogStore>>>,
     overview: watch::Sender<Overview>,
     run: Mutex<Run>,
     /// Set while the server is to stop, so that a panic on the way does not start it again.
@@ -35,7 +35,7 @@ impl Server {
         Self {
             node: NodeId::of_name(name.as_str()),
             name,
-            store: OnceLock::new(),
+            store: Mutex::default(),
             overview: watch::Sender::new(Overview {
                 status: Status::Stopped,
                 role: None,
@@ -56,13 +56,21 @@ impl Server {
         self.node
     }
 
-    /// The store, once the cluster has opened it.
-    pub(crate) fn store(&self) -> Option<&Arc<dyn LogStore>> {
-        self.store.get()
+    /// The store, from when the cluster has opened it until it is shut down.
+    pub(crate) fn store(&self) -> Option<Arc<dyn LogStore>> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn set_store(&self, store: Arc<dyn LogStore>) -> &Arc<dyn LogStore> {
-        self.store.get_or_init(|| store)
+    /// Lets go of the store, so that somebody else can open it: the tasks of a cluster that has ended
+    /// may outlive it by a moment.
+    pub(crate) fn release_store(&self) {
+        let store = self.store.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // A store may take its time to close, and nobody should wait for a lock meanwhile.
+        drop(store);
+    }
+
+    pub(crate) fn set_store(&self, store: Arc<dyn LogStore>) {
+        *self.store.lock().unwrap_or_else(PoisonError::into_inner) = Some(store);
     }
 
     pub(crate) fn overview(&self) -> Overview {

@@ -5,10 +5,30 @@
 
 pub use graft_core::{LogStore, StoreError};
 pub use graft_storage::MemoryStore;
+#[cfg(feature = "redb")]
+pub use graft_storage::redb::{OpenError, RedbStore};
 
 /// A new store in memory: it outlives its server, and ends with the process. Keep a [`MemoryStore`]
 /// and give clones of it where a log is to outlive its cluster, too.
 #[must_use]
 pub fn memory() -> Box<dyn LogStore> {
     Box::new(MemoryStore::new())
+}
+
+/// A store on the disk, in the directory at `path`, which is made where it does not exist. Each server
+/// needs a directory of its own. What was acknowledged is found again after a crash of the process or a
+/// power cut; see [`RedbStore`].
+///
+/// ```no_run
+/// # let cluster = graft::cluster(["server1"]);
+/// let cluster = cluster.stores(|name| Ok(graft::store::redb(format!("data/{name}"))?));
+/// # drop(cluster);
+/// ```
+///
+/// # Errors
+///
+/// [`OpenError`] says what is wrong with the directory, and what to do; its files are as they were.
+#[cfg(feature = "redb")]
+pub fn redb(path: impl AsRef<std::path::Path>) -> Result<Box<dyn LogStore>, OpenError> {
+    Ok(Box::new(RedbStore::open(path)?))
 }

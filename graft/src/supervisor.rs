@@ -122,8 +122,8 @@ impl<M: Machine> Supervisor<M> {
         self.cluster.named(server.as_ref()).map(Server::watch)
     }
 
-    /// Stops all servers and returns when they have stopped. Requests that are under way end with
-    /// their response or as [`RequestError::Shutdown`].
+    /// Stops all servers and returns when they have stopped and their stores are closed. Requests that are
+    /// under way end with their response or as [`RequestError::Shutdown`].
     pub async fn shutdown(self) {
         self.cluster.shut_down().await;
     }

@@ -52,10 +52,10 @@ const KEPT: [Kept; 10] = [
     },
     Kept {
         mutant: Mutant::StaleAcknowledgement,
-        seed: 282,
-        story: "n1 matched entry 4 with the leader of term 9. n3, leader of term 10 with another \
-            entry 4, sends its first heartbeat; once term 10 is on disk, n1 tells n3 that \
-            entry 4 matches.",
+        seed: 293,
+        story: "n4 matched entry 38 with the leader of term 8. n5, leader of term 9, whose log ends \
+            at 35, sends its first heartbeat; once term 9 is on disk, n4 tells n5 that \
+            entry 38 matches.",
     },
     Kept {
         mutant: Mutant::TermBeforeDurable,

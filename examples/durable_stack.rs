@@ -1,0 +1,54 @@
+//! A stack whose servers keep their logs on the disk: a second run finds what the first one put there.
+//!
+//! `cargo run --release --example durable_stack -- DIR`, twice
+
+#![allow(clippy::print_stdout)]
+
+use std::{error::Error, path::PathBuf};
+
+#[derive(graft::Archive, graft::Serialize, graft::Deserialize, Debug)]
+#[rkyv(crate = graft::rkyv)]
+enum StackEntry {
+    Put(String),
+    Show,
+}
+
+impl graft::Entry for StackEntry {
+    /// The whole stack.
+    type Response = Vec<String>;
+}
+
+#[derive(Default)]
+struct Stack(Vec<String>);
+
+impl graft::Machine for Stack {
+    type Entry = StackEntry;
+
+    fn handle_entry(&mut self, entry: StackEntry) -> Vec<String> {
+        if let StackEntry::Put(value) = entry {
+            self.0.push(value);
+        }
+        self.0.clone()
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let directory = std::env::args_os().nth(1).map(PathBuf::from);
+    let directory = directory.ok_or("say where the servers shall keep their logs: -- DIR")?;
+    let stores = directory.clone();
+    let stack = graft::cluster(["server1", "server2", "server3"])
+        .stores(move |name| Ok(graft::store::redb(stores.join(name.as_str()))?))
+        .start(Stack::default)
+        .await?;
+
+    let found = graft::request("server1", StackEntry::Show).await?;
+    println!("found in {}: {found:?}", directory.display());
+    for value in ["foo", "bar"] {
+        let value = format!("{value} of run {}", found.len() / 2 + 1);
+        graft::request("server2", StackEntry::Put(value)).await?;
+    }
+    println!("left there: {:?}", graft::request("server3", StackEntry::Show).await?);
+    stack.shutdown().await;
+    Ok(())
+}

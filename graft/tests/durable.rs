@@ -1,0 +1,96 @@
+//! Servers whose logs are on the disk.
+
+#![cfg(feature = "redb")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "this is test code")]
+
+mod common;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use common::{Note, Notes, SERVERS, add, soon};
+use graft::{ClusterBuilder, StartError};
+
+/// A directory of its own for each test, which goes with it.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let number = LAST.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("graft-durable-{}-{number}", process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn cluster(&self) -> ClusterBuilder {
+        let path = self.0.clone();
+        graft::cluster(SERVERS)
+            .stores(move |name| Ok(graft::store::redb(path.join(name.as_str()))?))
+    }
+
+    fn of(&self, server: &str) -> PathBuf {
+        self.0.join(server)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_finds_everything_again_and_goes_on() {
+    let disk = Directory::new();
+    let mut expected = Vec::new();
+    for run in 0..3 {
+        let notes = disk.cluster().start(Notes::default).await.unwrap();
+        assert_eq!(soon(notes.request("server1", Note::Read)).await.unwrap(), expected);
+        for note in ["a", "b"] {
+            expected.push(format!("{note}{run}"));
+            let last = expected.last().unwrap();
+            assert_eq!(soon(notes.request("server2", add(last))).await.unwrap(), expected);
+        }
+        notes.restart_server("server3").await.unwrap();
+        notes.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_store_in_use_is_refused_and_says_so() {
+    let disk = Directory::new();
+    let notes = disk.cluster().start(Notes::default).await.unwrap();
+    let path = disk.of("server1");
+    let others = graft::cluster(["other"])
+        .stores(move |_| Ok(graft::store::redb(&path)?))
+        .start(Notes::default);
+    let Err(StartError::Store { source, .. }) = others.await else { panic!("it is in use") };
+    assert!(source.to_string().contains("in use"), "{source}");
+    assert!(soon(notes.request("server1", add("a"))).await.is_ok());
+}
+
+#[tokio::test]
+async fn the_stores_of_two_servers_are_not_confused() {
+    let disk = Directory::new();
+    disk.cluster().start(Notes::default).await.unwrap().shutdown().await;
+    let swap = |from: &Path, to: &Path| fs::rename(from, to).unwrap();
+    swap(&disk.of("server1"), &disk.of("aside"));
+    swap(&disk.of("server2"), &disk.of("server1"));
+    swap(&disk.of("aside"), &disk.of("server2"));
+    let error = disk.cluster().start(Notes::default).await.err().unwrap();
+    assert!(matches!(error, StartError::WrongServer { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_disk_that_was_wiped_is_noticed() {
+    let disk = Directory::new();
+    disk.cluster().start(Notes::default).await.unwrap().shutdown().await;
+    fs::remove_dir_all(disk.of("server2")).unwrap();
+    let error = disk.cluster().start(Notes::default).await.err().unwrap();
+    assert!(matches!(error, StartError::LostStore { .. }), "{error}");
+}
