@@ -246,6 +246,10 @@ impl Works {
     /// does not wait long.
     const REPLIES: usize = 64;
 
+    /// The same where the machine is on a thread because it may block: then no reply waits for the entry
+    /// behind it.
+    const REPLIES_OF_A_THREAD: usize = 1;
+
     /// Applies entries from the front of `batch` until it is finished or it is about `until`.
     fn apply(
         &mut self,
@@ -267,6 +271,10 @@ impl Works {
     ) -> Result<Slice, StopReason> {
         let mut slice = Slice::default();
         let mut reached = Index(0);
+        let together = match self.machine.apply_mode() {
+            ApplyMode::Inline => Self::REPLIES,
+            ApplyMode::Thread => Self::REPLIES_OF_A_THREAD,
+        };
         self.pace.begin(start, batch.entries.first_index());
         'slices: for entries in batch.entries.slices() {
             for entry in entries {
@@ -276,7 +284,7 @@ impl Works {
                     (Some((index, token)), Some(outcome)) if *index == reached => {
                         batch.answered += 1;
                         self.replies.push(reply_to(*token, outcome.into()));
-                        if self.replies.len() >= Self::REPLIES {
+                        if self.replies.len() >= together {
                             self.transport.send_replies(&mut self.replies);
                         }
                     }
