@@ -63,6 +63,13 @@ impl Cluster {
         let server = self.server(at);
         let _order = server.admin.lock().await;
         self.stop_and_wait(server).await?;
+        // A node waits for its machine only so long, and the next one makes a machine of its own.
+        if let Some(latest) = server.latest()
+            && latest.machine_rests(STOP_PATIENCE).await.is_err()
+        {
+            let name = server.name().clone();
+            return Err(SupervisorError::NotStopped { name, waited: STOP_PATIENCE });
+        }
         let opened = self
             .open(at)
             .await

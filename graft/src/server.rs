@@ -28,6 +28,8 @@ pub(crate) struct Server {
 struct Run {
     number: u64,
     handle: Option<Handle>,
+    /// The handle of the latest node, also after its end.
+    latest: Option<Handle>,
 }
 
 impl Server {
@@ -86,6 +88,11 @@ impl Server {
         self.run().handle.clone()
     }
 
+    /// The node that runs now or ran last: its machine may still be at work on its thread.
+    pub(crate) fn latest(&self) -> Option<Handle> {
+        self.run().latest.clone()
+    }
+
     /// From now on the server may run again.
     pub(crate) fn allow_start(&self) {
         self.stop_wanted.store(false, Ordering::SeqCst);
@@ -113,6 +120,7 @@ impl Server {
         let mut run = self.run();
         run.number += 1;
         run.handle = Some(handle.clone());
+        run.latest = Some(handle.clone());
         let number = run.number;
         drop(run);
         self.overview.send_modify(|overview| overview.status = Status::Running);

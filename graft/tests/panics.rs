@@ -136,23 +136,94 @@ impl Drop for Lingering {
     }
 }
 
-#[tokio::test]
-async fn a_server_whose_driver_panicked_waits_for_its_machines_thread() {
+/// A server with a [`Lingering`] machine, on a store that panics as often as `panics` says.
+struct Held {
+    alone: graft::Supervisor<Lingering>,
+    panics: Arc<AtomicUsize>,
+    most_alive: Arc<AtomicUsize>,
+    open_gate: mpsc::Sender<()>,
+    work: tokio::sync::mpsc::UnboundedReceiver<()>,
+}
+
+async fn held() -> Held {
     let [panics, alive, most_alive] = std::array::from_fn(|_| Arc::<AtomicUsize>::default());
     let (open_gate, gate) = mpsc::channel();
     let gate = Arc::new(Mutex::new(gate));
-    let (at_work, mut work) = tokio::sync::mpsc::unbounded_channel();
+    let (at_work, work) = tokio::sync::mpsc::unbounded_channel();
     let set = Arc::clone(&panics);
     let open = move |_: &graft::ServerName| -> Result<Box<dyn LogStore>, StoreError> {
         Ok(Box::new(Trap::new(MemoryStore::new(), Arc::clone(&set))))
     };
-    let (counted, most) = (Arc::clone(&alive), Arc::clone(&most_alive));
+    let most = Arc::clone(&most_alive);
     let init = move || {
-        let now = counted.fetch_add(1, Ordering::SeqCst) + 1;
+        let now = alive.fetch_add(1, Ordering::SeqCst) + 1;
         most.fetch_max(now, Ordering::SeqCst);
-        Lingering { alive: Arc::clone(&counted), gate: Arc::clone(&gate), at_work: at_work.clone() }
+        Lingering { alive: Arc::clone(&alive), gate: Arc::clone(&gate), at_work: at_work.clone() }
     };
     let alone = graft::cluster(["alone"]).stores(open).start(init).await.unwrap();
+    Held { alone, panics, most_alive, open_gate, work }
+}
+
+#[tokio::test]
+async fn a_restarted_server_waits_for_its_machines_thread() {
+    let Held { alone, most_alive, open_gate, mut work, .. } = held().await;
+    let first = soon(alone.request("alone", add("held")));
+    let restart = async {
+        soon(work.recv()).await.unwrap();
+        let mut watch = alone.watch("alone").unwrap();
+        let release = async {
+            // The node does not wait for its machine for ever.
+            soon(watch.wait_for(|overview| !overview.status.is_up())).await.unwrap();
+            open_gate.send(()).unwrap();
+            // The log is replayed by the machine that is made anew.
+            soon(work.recv()).await.unwrap();
+            open_gate.send(()).unwrap();
+        };
+        tokio::join!(soon(alone.restart_server("alone")), release).0
+    };
+    let (_, restarted) = tokio::join!(first, restart);
+    assert!(restarted.is_ok(), "{restarted:?}");
+    assert!(soon(alone.request("alone", Note::Read)).await.is_ok());
+    assert_eq!(
+        most_alive.load(Ordering::SeqCst),
+        1,
+        "the old machine was at work beside the new one"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_does_not_wait_for_the_entry_behind_it() {
+    let Held { alone, open_gate, mut work, .. } = held().await;
+    let first = soon(alone.request("alone", add("held")));
+    let rest = async {
+        soon(work.recv()).await.unwrap();
+        // These two are taken in while the machine is at work, and go to it together.
+        let fast = soon(alone.request("alone", Note::Read));
+        let slow = soon(alone.request("alone", add("slow")));
+        let release = async {
+            open_gate.send(()).unwrap();
+            soon(work.recv()).await.unwrap();
+        };
+        let mut slow = std::pin::pin!(slow);
+        let fast = async {
+            let (fast, ()) = tokio::join!(fast, release);
+            fast
+        };
+        let answered = tokio::select! {
+            biased;
+            fast = fast => fast,
+            slow = &mut slow => panic!("the gate is closed: {slow:?}"),
+        };
+        open_gate.send(()).unwrap();
+        (answered, slow.await)
+    };
+    let (first, (fast, slow)) = tokio::join!(first, rest);
+    assert!(first.is_ok() && fast.is_ok() && slow.is_ok(), "{first:?} {fast:?} {slow:?}");
+}
+
+#[tokio::test]
+async fn a_server_whose_driver_panicked_waits_for_its_machines_thread() {
+    let Held { alone, panics, most_alive, open_gate, mut work } = held().await;
     let mut watch = alone.watch("alone").unwrap();
 
     let first = soon(alone.request("alone", add("held")));
