@@ -39,7 +39,7 @@ async fn large_messages_arrive_whole_or_not_at_all(fixture: &dyn Fixture) -> Ver
     for message in &sent {
         cluster.deliver(message).await?;
         for found in cluster.servers[1].peers.drain(..) {
-            let promise = format_args!("{} was never sent like this", describe(&found));
+            let promise = format!("{} was never sent like this", describe(&found));
             ensure(sent.contains(&found), promise)?;
         }
     }
