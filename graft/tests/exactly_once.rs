@@ -24,13 +24,8 @@ use graft_storage::MemoryStore;
 use tokio::{sync::Notify, task::JoinSet};
 
 const TASKS: usize = 64;
+const REQUESTS_A_TASK: usize = 10_000;
 const KILLS: usize = 5;
-
-/// How many requests each task makes: all of them where the code is optimised or time is no matter.
-fn requests_a_task() -> usize {
-    let all = !cfg!(debug_assertions) || std::env::var_os("GRAFT_LONG").is_some();
-    if all { 10_000 } else { 1_000 }
-}
 
 /// How often each value was applied.
 struct Counts(Vec<u8>);
@@ -160,7 +155,7 @@ async fn kill_leader(rig: &Rig, kill: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_of_the_futures_dropped_and_five_leaders_killed_apply_each_entry_at_most_once() {
-    let each = requests_a_task();
+    let each = REQUESTS_A_TASK;
     let values = TASKS * each;
     let rig = rig(values).await;
     let (progress, stage) = (Arc::<Progress>::default(), values / (KILLS + 1));
