@@ -136,7 +136,14 @@ impl After {
         self.more.push(Deferred::DropSlot { _freed: freed });
     }
 
+    /// Must be called with no lock held.
+    #[inline]
+    pub(crate) fn run(self) {
+        drop(self.run_all());
+    }
+
     /// As [`run`](Self::run), for many; gives the memory back.
+    #[inline]
     pub(crate) fn run_all(mut self) -> Spare {
         if let Some(waker) = self.waker {
             waker.wake();
@@ -147,19 +154,6 @@ impl After {
             }
         }
         Spare(self.more)
-    }
-
-    /// Must be called with no lock held.
-    #[inline]
-    pub(crate) fn run(self) {
-        if let Some(waker) = self.waker {
-            waker.wake();
-        }
-        for deferred in self.more {
-            if let Deferred::Wake(waker) = deferred {
-                waker.wake();
-            }
-        }
     }
 }
 
