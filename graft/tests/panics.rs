@@ -6,7 +6,7 @@ mod common;
 
 use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
     mpsc,
 };
 
@@ -113,6 +113,8 @@ async fn a_driver_that_panics_again_and_again_is_left_alone_after_three_restarts
 /// server are alive.
 struct Lingering {
     alive: Arc<AtomicUsize>,
+    /// Whether the next one that is dropped panics over it.
+    fails_to_go: Arc<AtomicBool>,
     gate: Arc<Mutex<mpsc::Receiver<()>>>,
     at_work: tokio::sync::mpsc::UnboundedSender<()>,
 }
@@ -133,6 +135,7 @@ impl graft::Machine for Lingering {
 impl Drop for Lingering {
     fn drop(&mut self) {
         self.alive.fetch_sub(1, Ordering::SeqCst);
+        assert!(!self.fails_to_go.swap(false, Ordering::SeqCst), "this machine was told to panic");
     }
 }
 
@@ -141,6 +144,7 @@ struct Held {
     alone: graft::Supervisor<Lingering>,
     panics: Arc<AtomicUsize>,
     most_alive: Arc<AtomicUsize>,
+    fails_to_go: Arc<AtomicBool>,
     open_gate: mpsc::Sender<()>,
     work: tokio::sync::mpsc::UnboundedReceiver<()>,
 }
@@ -150,18 +154,24 @@ async fn held() -> Held {
     let (open_gate, gate) = mpsc::channel();
     let gate = Arc::new(Mutex::new(gate));
     let (at_work, work) = tokio::sync::mpsc::unbounded_channel();
+    let fails_to_go = Arc::<AtomicBool>::default();
     let set = Arc::clone(&panics);
     let open = move |_: &graft::ServerName| -> Result<Box<dyn LogStore>, StoreError> {
         Ok(Box::new(Trap::new(MemoryStore::new(), Arc::clone(&set))))
     };
-    let most = Arc::clone(&most_alive);
+    let (most, fails) = (Arc::clone(&most_alive), Arc::clone(&fails_to_go));
     let init = move || {
         let now = alive.fetch_add(1, Ordering::SeqCst) + 1;
         most.fetch_max(now, Ordering::SeqCst);
-        Lingering { alive: Arc::clone(&alive), gate: Arc::clone(&gate), at_work: at_work.clone() }
+        Lingering {
+            alive: Arc::clone(&alive),
+            fails_to_go: Arc::clone(&fails),
+            gate: Arc::clone(&gate),
+            at_work: at_work.clone(),
+        }
     };
     let alone = graft::cluster(["alone"]).stores(open).start(init).await.unwrap();
-    Held { alone, panics, most_alive, open_gate, work }
+    Held { alone, panics, most_alive, fails_to_go, open_gate, work }
 }
 
 #[tokio::test]
@@ -221,9 +231,9 @@ async fn an_answer_does_not_wait_for_the_entry_behind_it() {
     assert!(first.is_ok() && fast.is_ok() && slow.is_ok(), "{first:?} {fast:?} {slow:?}");
 }
 
-#[tokio::test]
-async fn a_server_whose_driver_panicked_waits_for_its_machines_thread() {
-    let Held { alone, panics, most_alive, open_gate, mut work } = held().await;
+/// The driver panics while its machine is on the thread, and the server is started again.
+async fn starts_again_beside_its_machine(held: Held) {
+    let Held { alone, panics, most_alive, open_gate, mut work, .. } = held;
     let mut watch = alone.watch("alone").unwrap();
 
     let first = soon(alone.request("alone", add("held")));
@@ -251,4 +261,18 @@ async fn a_server_whose_driver_panicked_waits_for_its_machines_thread() {
         1,
         "the old machine was at work beside the new one"
     );
+}
+
+#[tokio::test]
+async fn a_server_whose_driver_panicked_waits_for_its_machines_thread() {
+    starts_again_beside_its_machine(held().await).await;
+}
+
+#[tokio::test]
+async fn a_machine_that_panics_as_it_is_dropped_on_its_thread_is_at_rest_too() {
+    let held = held().await;
+    let fails_to_go = Arc::clone(&held.fails_to_go);
+    fails_to_go.store(true, Ordering::SeqCst);
+    starts_again_beside_its_machine(held).await;
+    assert!(!fails_to_go.load(Ordering::SeqCst), "no machine was dropped");
 }

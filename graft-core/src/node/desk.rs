@@ -97,6 +97,9 @@ impl Desk {
     /// The machine's thread is done with a slice. A node that is gone has no use for the machine: it is
     /// dropped here.
     pub(super) fn give_back(&self, returned: Returned) {
+        // A machine that is dropped runs its user's code, which may panic: whoever waits must hear of
+        // its end all the same.
+        let _end = EndOfAbsence(self);
         let mut papers = self.lock();
         if self.closed.load(Ordering::Relaxed) {
             drop(papers);
@@ -105,15 +108,6 @@ impl Desk {
             papers.returned = Some(returned);
             drop(papers);
             self.wake();
-        }
-        let waiting = {
-            let mut absence = self.absence();
-            absence.away = false;
-            mem::take(&mut absence.waiting)
-        };
-        for waiting in waiting {
-            // Whoever no longer waits need not know.
-            let _ = waiting.send(());
         }
     }
 
@@ -161,6 +155,23 @@ impl Desk {
 
     fn lock(&self) -> MutexGuard<'_, Papers> {
         self.papers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// When it goes, the machine is not on its thread any more, and those who waited for that are told.
+struct EndOfAbsence<'a>(&'a Desk);
+
+impl Drop for EndOfAbsence<'_> {
+    fn drop(&mut self) {
+        let waiting = {
+            let mut absence = self.0.absence();
+            absence.away = false;
+            mem::take(&mut absence.waiting)
+        };
+        for waiting in waiting {
+            // Whoever no longer waits need not know.
+            let _ = waiting.send(());
+        }
     }
 }
 
