@@ -204,10 +204,7 @@ impl Cluster {
         let machine =
             self.make_machine().map_err(|source| StartError::Init { server: name(), source })?;
         let Some(store) = server.store() else {
-            return Err(StartError::Unusable {
-                server: name(),
-                reason: "it was never opened".into(),
-            });
+            return Err(StartError::StoreClosed { server: name() });
         };
         let transport: Arc<dyn Transport> = Arc::new(self.hub.transport(server.node()));
         let parts = NodeParts {

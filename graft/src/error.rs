@@ -120,6 +120,14 @@ pub enum StartError {
         /// A server that has its log.
         other: ServerName,
     },
+    /// Its supervisor has shut down meanwhile, and closed the store.
+    #[error(
+        "the store of server `{server}` is closed because its supervisor was shut down meanwhile: start the cluster anew"
+    )]
+    StoreClosed {
+        /// Whose store.
+        server: ServerName,
+    },
     /// The log of the store begins later than this build can make use of.
     #[error("the store of server `{server}` cannot be used by this build: {reason}")]
     Unusable {

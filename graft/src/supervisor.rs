@@ -145,3 +145,38 @@ impl<M: Machine> fmt::Debug for Supervisor<M> {
         f.debug_struct("Supervisor").field("servers", &self.servers()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::StartError;
+
+    #[derive(Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+    struct Add(u64);
+
+    impl crate::Entry for Add {
+        type Response = u64;
+    }
+
+    #[derive(Default)]
+    struct Sum(u64);
+
+    impl Machine for Sum {
+        type Entry = Add;
+        fn handle_entry(&mut self, Add(amount): Add) -> u64 {
+            self.0 += amount;
+            self.0
+        }
+    }
+
+    /// A restart after a panic may be under way while the supervisor shuts down.
+    #[tokio::test]
+    async fn a_server_that_opens_after_the_shutdown_is_told_of_it() {
+        let sum = crate::start(["closed"], Sum::default).await.unwrap();
+        let cluster = Arc::clone(&sum.cluster);
+        sum.shutdown().await;
+        let Err(error) = cluster.open(0).await else { panic!("its store is closed") };
+        assert!(matches!(&error, StartError::StoreClosed { server } if *server == "closed"));
+        assert!(error.to_string().contains("start the cluster anew"), "{error}");
+    }
+}
