@@ -61,6 +61,11 @@ impl ClusterBuilder {
     /// runs once for each server; the store then lives as long as the cluster, through all restarts of
     /// the server.
     ///
+    /// A store that only one can have open, as one on the disk, is free again when
+    /// [`Supervisor::shutdown`] has returned: await it before starting a cluster on the same stores. Servers whose
+    /// supervisor was only dropped keep theirs open until they have stopped, and a start that comes before
+    /// that is refused because they are in use.
+    ///
     /// ```
     /// # let cluster = graft::cluster(["server1"]);
     /// let cluster = cluster.stores(|_name| Ok(graft::store::memory()));

@@ -25,6 +25,12 @@ pub fn memory() -> Box<dyn LogStore> {
 /// # drop(cluster);
 /// ```
 ///
+/// A directory is open in one place at a time: until the last handle on its store is dropped, opening it
+/// again is refused with [`OpenError::InUse`]. For the servers of a cluster that is when
+/// [`Supervisor::shutdown`](crate::Supervisor::shutdown) has returned; await it before opening the same
+/// directories again. Where the supervisor was only dropped, they stay open until its servers have stopped, a
+/// moment later.
+///
 /// # Errors
 ///
 /// [`OpenError`] says what is wrong with the directory, and what to do; its files are as they were.

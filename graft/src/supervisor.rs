@@ -12,7 +12,8 @@ use crate::{
 };
 
 /// Owns the servers that [`start`](crate::start) started. **Dropping it stops them** and frees their
-/// names at once; [`shutdown`](Self::shutdown) also waits, [`detach`](Self::detach) lets them live.
+/// names at once; [`shutdown`](Self::shutdown) also waits and closes their stores, [`detach`](Self::detach) lets them
+/// live.
 ///
 /// Each server is supervised on its own: where its driver panics it is started again, at most three times in
 /// five seconds. Where its store fails, its machine diverges or an entry cannot be read, it stays
