@@ -11,7 +11,7 @@ mod common;
 
 use std::{sync::Arc, time::Duration};
 
-use common::{is_long, redb_suite, seeds, sizes};
+use common::{is_long, names_a_place, redb_suite, seeds, sizes};
 use graft_core::{LogStore, StoreError, stable_hash};
 use graft_storage::{
     RedbStore,
@@ -106,7 +106,9 @@ fn verification_finds_whatever_a_store_would_trip_over_and_changes_nothing() {
         let is_sound = is_sound(&workload, &FaultyMedium::holding(flipped, 1));
         assert!(is_sound || verified.is_err(), "bit {bit} of {name}: verification missed it");
         if let Err(error) = &verified {
-            assert!(error.to_string().contains(name), "bit {bit} of {name}: {error}");
+            let error = error.to_string();
+            assert!(error.contains(name), "bit {bit} of {name}: {error}");
+            assert!(names_a_place(&error), "bit {bit} of {name}: {error}");
         }
         found += u64::from(verified.is_err());
         tripped += u64::from(!is_sound);

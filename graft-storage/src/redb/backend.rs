@@ -21,7 +21,11 @@ use std::{
 
 use redb::StorageBackend;
 
-use super::{check::Pacer, shared::Shared as Store};
+use super::{
+    check::Pacer,
+    pages::{self, Pages},
+    shared::Shared as Store,
+};
 use crate::medium::{Medium, MediumFile};
 
 /// The size of redb's pages, of which all lengths it knows are multiples.
@@ -54,6 +58,10 @@ struct Shared {
     pacer: OnceLock<(Arc<Pacer>, Arc<Store>)>,
     /// Whether redb is told that nothing can be written any more.
     closed: AtomicBool,
+    /// Where redb read last.
+    last_read: AtomicU64,
+    /// The page that redb found not to be what was written when it opened the file.
+    bad_page: OnceLock<u64>,
 }
 
 /// The first call that failed.
@@ -110,6 +118,8 @@ impl Backend {
             failure: Mutex::default(),
             pacer: OnceLock::new(),
             closed: AtomicBool::new(false),
+            last_read: AtomicU64::new(0),
+            bad_page: OnceLock::new(),
         })))
     }
 
@@ -158,6 +168,28 @@ impl Backend {
     /// The name that the file has, or is to have.
     pub(super) fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// redb, which checks pages one by one as it reads them, has just found one that is not what
+    /// was written.
+    pub(super) fn note_bad_page(&self) {
+        // The first one counts: behind it redb begins anew, with an earlier commit.
+        let _ = self.0.bad_page.set(self.0.last_read.load(Ordering::Relaxed));
+    }
+
+    /// Whether redb has found such a page, and whose it is.
+    pub(super) fn bad_page(&self) -> Option<Pages> {
+        self.0.bad_page.get().map(|at| self.owner(*at))
+    }
+
+    /// Whose page redb was at when it gave up opening the file.
+    pub(super) fn suspect(&self) -> Pages {
+        let at = || self.owner(self.0.last_read.load(Ordering::Relaxed));
+        self.bad_page().unwrap_or_else(at)
+    }
+
+    fn owner(&self, at: u64) -> Pages {
+        pages::owner(at, &|offset, into| self.0.read_padded(offset, into))
     }
 
     /// The length of the file.
@@ -313,6 +345,7 @@ impl StorageBackend for Backend {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.last_read.store(offset, Ordering::Relaxed);
         // Beyond the end there are zeros, and no error: a commit that a crash tore may refer to
         // pages that the file never got. redb takes zeros for a page that is not what was written,
         // and falls back; an error would end its recovery.

@@ -4,6 +4,8 @@ use std::io;
 
 use graft_core::StoreError;
 
+use super::pages::Pages;
+
 /// Why a store cannot be opened. Its files are as they were, unless the disk itself
 /// [failed](Self::Io) once everything had been found sound.
 #[derive(Debug, thiserror::Error)]
@@ -135,7 +137,8 @@ impl From<OpenError> for StoreError {
             OpenError::Io { action, source } => Self::Io { action, source },
             OpenError::Poisoned { reason, .. } => Self::Poisoned { reason },
             OpenError::Foreign { ref file, .. } | OpenError::Truncated { ref file, .. } => {
-                Self::Corrupt { location: file.clone(), reason: error.to_string() }
+                let location = format!("{file}, {}", Pages::Own);
+                Self::Corrupt { location, reason: error.to_string() }
             }
             other => Self::Backend { reason: other.to_string() },
         }

@@ -50,7 +50,8 @@
 //! the witness names the head, the head its facts, the terms among them the term of every index,
 //! and a missing index is an error. So a wrong bit is in space that nothing refers to, or it is an
 //! error that names file, table and record; redb's own pages are checked whenever a segment is
-//! opened, and there the error names the file. redb opens a file *on trial*: what its recovery
+//! opened, and there the error names the file and the table that the page is part of; what is part
+//! of none, as redb's header, is called *redb's own pages*. redb opens a file *on trial*: what its recovery
 //! would write is kept in memory until what it recovered has been found sound, so what is refused
 //! is left as it was found, and sealed segments and [`verify`] never write.
 //!
@@ -135,6 +136,7 @@ mod error;
 mod facts;
 mod opening;
 mod options;
+mod pages;
 mod reader;
 mod record;
 mod segment;

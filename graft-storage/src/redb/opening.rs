@@ -109,7 +109,7 @@ pub(super) fn look(
     let state = active.view().and_then(|view| view.state()).map_err(failed)?;
     if state.sequence < acknowledged.sequence {
         return Err(OpenError::Corrupt {
-            location: in_store(&**medium, &format!("{}, table log, head", active.name())),
+            location: in_store(&**medium, &active.place_of_head()),
             reason: format!(
                 "it is of commit {}, commit {} was acknowledged",
                 state.sequence, acknowledged.sequence

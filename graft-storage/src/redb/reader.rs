@@ -187,8 +187,9 @@ impl Reader {
         while next < range.end.min(published.begin) {
             let found = published.sealed.iter().find(|sealed| next <= sealed.last);
             let Some(sealed) = found.filter(|sealed| sealed.first <= next) else {
-                let location = format!("{}, entry {next}", published.active.name());
-                let reason = "no segment holds it".into();
+                let place = "table facts, record sealed segments";
+                let location = format!("{}, {place}", published.active.name());
+                let reason = format!("no segment holds entry {next}");
                 return Err(StoreError::Corrupt { location, reason });
             };
             let end = sealed.last.next().min(range.end);
@@ -233,7 +234,7 @@ impl Reader {
             return Ok(segment);
         }
         Err(StoreError::Corrupt {
-            location: format!("{}, table log, head", segment.name()),
+            location: segment.place_of_head(),
             reason: format!(
                 "it is of commit {found}, the segment was sealed with commit {sequence}"
             ),

@@ -14,9 +14,13 @@ use super::{
     check::Pacer,
     error::OpenError,
     facts::{Fact, Format, State, VERSION},
+    pages::Pages,
     record,
     shared::Shared,
-    tables::{BALLAST, FACTS, GROUP, HEAD, LOG, guarded, key, translate},
+    tables::{
+        BALLAST, BALLAST_PAGES, FACTS, GROUP, HEAD, LOG, LOG_PAGES, corrupt_pages, guarded, key,
+        translate,
+    },
     view::View,
 };
 use crate::medium::{Medium, MediumFile, Open};
@@ -111,7 +115,7 @@ impl Segment {
         }
         backend.read_file(0, &mut magic).map_err(io)?;
         if magic != MAGIC {
-            let reason = "it is no file of redb".into();
+            let reason = "redb's own pages begin otherwise".into();
             return Err(OpenError::Foreign { file: location(), reason });
         }
         let opened = Self::start(number, backend, cache);
@@ -121,11 +125,25 @@ impl Segment {
     }
 
     fn start(number: u64, backend: Backend, cache: usize) -> Result<Self, StoreError> {
-        let opened = guarded(&backend, || {
+        let opened = guarded(&backend, &Pages::Own, || {
             let mut builder = Builder::new();
             builder.set_cache_size(cache).set_check_integrity_on_open(true);
+            let checked = backend.clone();
+            builder.set_repair_callback(move |session| {
+                // Between its first word and half of the work redb speaks up only where it has
+                // just stopped checking the later commit.
+                if session.progress() > 0.0 && session.progress() < 0.5 {
+                    checked.note_bad_page();
+                }
+            });
             let opened = builder.create_with_backend(backend.clone());
-            opened.map_err(|error| translate(&backend, "open a segment", error))
+            opened.map_err(|error| translate(&backend, &Pages::Own, "open a segment", error))
+        });
+        let opened = opened.map_err(|error| match error {
+            StoreError::Corrupt { reason, .. } => {
+                corrupt_pages(&backend, &backend.suspect(), reason)
+            }
+            other => other,
         });
         let database = Some(opened?);
         Ok(Self { number, backend, database })
@@ -154,6 +172,14 @@ impl Segment {
         &self.backend
     }
 
+    /// Where the head of its latest commit is, or, where redb fell back to an earlier commit because
+    /// of a page that is not what was written, whose page that is.
+    pub(super) fn place_of_head(&self) -> String {
+        let bad = self.backend.bad_page().map(|pages| pages.to_string());
+        let place = bad.unwrap_or_else(|| "table log, head".to_owned());
+        format!("{}, {place}", self.name())
+    }
+
     /// How long redb wants the file to be.
     pub(super) fn wanted_length(&self) -> u64 {
         self.backend.wanted_length()
@@ -164,14 +190,16 @@ impl Segment {
     /// comes before them: then the lengths are the same whatever comes, and the file can be made
     /// ready for them.
     fn lay_ballast(&self, bytes: usize) -> Result<(), StoreError> {
-        guarded(&self.backend, || {
+        guarded(&self.backend, &BALLAST_PAGES, || {
             let database = self.database()?;
             let lay = || -> Result<(), redb::Error> {
                 let transaction = database.begin_write()?;
                 transaction.open_table(BALLAST)?.insert(&0, vec![0; bytes].as_slice())?;
                 Ok(transaction.commit()?)
             };
-            lay().map_err(|error| translate(&self.backend, "create a segment", error))
+            lay().map_err(|error| {
+                translate(&self.backend, &BALLAST_PAGES, "create a segment", error)
+            })
         })
     }
 
@@ -184,7 +212,7 @@ impl Segment {
             if view.has_ballast().map_err(wrong)? {
                 return Err(wrong(view.corrupt_fact(Fact::Format, "it is missing".into())));
             }
-            let reason = "it holds no log".into();
+            let reason = "it has no table facts".into();
             return Err(OpenError::Foreign { file: file.to_owned(), reason });
         };
         let found = Format::decode(GROUP, &found)
@@ -208,9 +236,10 @@ impl Segment {
     /// What was committed last.
     pub(super) fn view(&self) -> Result<View<'_>, StoreError> {
         let action = "read a segment";
-        guarded(&self.backend, || {
+        guarded(&self.backend, &Pages::Own, || {
             let begun = self.database()?.begin_read();
-            let transaction = begun.map_err(|error| translate(&self.backend, action, error))?;
+            let transaction =
+                begun.map_err(|error| translate(&self.backend, &Pages::Own, action, error))?;
             Ok(View::new(self, transaction))
         })
     }
@@ -222,13 +251,14 @@ impl Segment {
         state: &State,
         buffer: &mut Vec<u8>,
     ) -> Result<(), StoreError> {
-        let done = guarded(&self.backend, || {
+        let done = guarded(&self.backend, &LOG_PAGES, || {
             let begun = self.database()?.begin_write();
-            let transaction = begun.map_err(|error| translate(&self.backend, "write", error))?;
+            let transaction =
+                begun.map_err(|error| translate(&self.backend, &Pages::Own, "write", error))?;
             let changed = apply(&transaction, changes, state, buffer);
-            changed.map_err(|error| translate(&self.backend, "write", error))?;
+            changed.map_err(|error| translate(&self.backend, &LOG_PAGES, "write", error))?;
             let committed = transaction.commit();
-            committed.map_err(|error| translate(&self.backend, "commit", error))
+            committed.map_err(|error| translate(&self.backend, &Pages::Own, "commit", error))
         });
         // redb forgives a page that could not be written ahead of the commit. The disk did not keep
         // what it was given, so this does not.

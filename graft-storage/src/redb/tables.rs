@@ -8,12 +8,17 @@ use std::{
 use graft_core::{GroupId, Index, StoreError};
 use redb::TableDefinition;
 
-use super::backend::Backend;
+use super::{backend::Backend, pages::Pages};
 
 /// Chunks by group, first index and part; and the head.
 pub(super) const LOG: TableDefinition<'_, &[u8; 20], &[u8]> = TableDefinition::new("log");
 /// Facts by group and kind.
 pub(super) const FACTS: TableDefinition<'_, &[u8; 9], &[u8]> = TableDefinition::new("facts");
+
+/// What an error in the pages of the one or the other names.
+pub(super) const LOG_PAGES: Pages = Pages::of("log");
+pub(super) const FACTS_PAGES: Pages = Pages::of("facts");
+pub(super) const BALLAST_PAGES: Pages = Pages::of("ballast");
 
 /// One value that does nothing but take space.
 pub(super) const BALLAST: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("ballast");
@@ -45,9 +50,10 @@ pub(super) fn place_of(key: &[u8; 20]) -> (GroupId, Index, u32) {
     (group, first, u32::from_be_bytes(part))
 }
 
-/// What redb's own words mean.
+/// What redb's own words mean, where it was at these pages.
 pub(super) fn translate(
     backend: &Backend,
+    pages: &Pages,
     action: &'static str,
     error: impl Into<redb::Error>,
 ) -> StoreError {
@@ -59,21 +65,21 @@ pub(super) fn translate(
         }
         redb::Error::PreviousIo | redb::Error::DatabaseClosed => match backend.failure() {
             Some(failure) => StoreError::Io { action: failure.action, source: failure.error() },
-            None => corrupt_pages(backend, "an earlier read failed".into()),
+            None => corrupt_pages(backend, pages, "an earlier read failed".into()),
         },
-        other => corrupt_pages(backend, other.to_string()),
+        other => corrupt_pages(backend, pages, other.to_string()),
     }
 }
 
-/// The error of a page, of which redb does not say what it is part of.
-fn corrupt_pages(backend: &Backend, reason: String) -> StoreError {
-    StoreError::Corrupt { location: format!("{}, pages of its tables", backend.name()), reason }
+pub(super) fn corrupt_pages(backend: &Backend, pages: &Pages, reason: String) -> StoreError {
+    StoreError::Corrupt { location: format!("{}, {pages}", backend.name()), reason }
 }
 
-/// Runs what reads pages of which none was checked since it was read: where they are not what was
-/// written, redb may panic.
+/// Runs what reads `pages`, of which none was checked since it was read: where they are not what
+/// was written, redb may panic.
 pub(super) fn guarded<T>(
     backend: &Backend,
+    pages: &Pages,
     work: impl FnOnce() -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
@@ -82,6 +88,6 @@ pub(super) fn guarded<T>(
             .map(|text| (*text).to_owned())
             .or_else(|| panic.downcast_ref::<String>().cloned())
             .unwrap_or_else(|| "redb panicked".to_owned());
-        Err(corrupt_pages(backend, reason))
+        Err(corrupt_pages(backend, pages, reason))
     })
 }

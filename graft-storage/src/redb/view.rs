@@ -8,9 +8,13 @@ use redb::{ReadOnlyTable, ReadTransaction};
 use super::{
     codec::Malformed,
     facts::{Fact, Head, State},
+    pages::Pages,
     record::{Chunk, ChunkHeader},
     segment::Segment,
-    tables::{BALLAST, FACTS, GROUP, HEAD, LOG, guarded, key, place_of, translate},
+    tables::{
+        BALLAST, BALLAST_PAGES, FACTS, FACTS_PAGES, GROUP, HEAD, LOG, LOG_PAGES, guarded, key,
+        place_of, translate,
+    },
 };
 
 /// A segment as of one of its commits.
@@ -24,9 +28,13 @@ impl<'a> View<'a> {
         Self { segment, transaction }
     }
 
-    fn guarded<T>(&self, work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, StoreError> {
-        let backend = self.segment.backend();
-        guarded(backend, || work().map_err(|error| translate(backend, "read a segment", error)))
+    fn guarded<T>(
+        &self,
+        pages: &Pages,
+        work: impl FnOnce() -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
+        let (backend, action) = (self.segment.backend(), "read a segment");
+        guarded(backend, pages, || work().map_err(|error| translate(backend, pages, action, error)))
     }
 
     fn corrupt(&self, place: &str, reason: Malformed) -> StoreError {
@@ -43,7 +51,7 @@ impl<'a> View<'a> {
     }
 
     pub(super) fn head(&self) -> Result<Head, StoreError> {
-        let bytes = self.guarded(|| {
+        let bytes = self.guarded(&LOG_PAGES, || {
             let log = self.transaction.open_table(LOG)?;
             Ok(log.get(&HEAD)?.map(|found| found.value().to_vec()))
         })?;
@@ -52,7 +60,7 @@ impl<'a> View<'a> {
     }
 
     pub(super) fn fact(&self, fact: Fact) -> Result<Option<Vec<u8>>, StoreError> {
-        self.guarded(|| {
+        self.guarded(&FACTS_PAGES, || {
             let facts = match self.transaction.open_table(FACTS) {
                 Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
                 opened => opened?,
@@ -63,7 +71,7 @@ impl<'a> View<'a> {
 
     /// Whether it was written by a store at all.
     pub(super) fn has_ballast(&self) -> Result<bool, StoreError> {
-        self.guarded(|| match self.transaction.open_table(BALLAST) {
+        self.guarded(&BALLAST_PAGES, || match self.transaction.open_table(BALLAST) {
             Err(redb::TableError::TableDoesNotExist(_)) => Ok(false),
             opened => Ok(opened.map(|_| true)?),
         })
@@ -128,19 +136,19 @@ impl<'a> View<'a> {
         range: Range<Index>,
         visit: &mut dyn FnMut(Chunk, Index) -> Result<ControlFlow<()>, StoreError>,
     ) -> Result<(), StoreError> {
-        let log = self.guarded(|| Ok(self.transaction.open_table(LOG)?))?;
+        let log = self.guarded(&LOG_PAGES, || Ok(self.transaction.open_table(LOG)?))?;
         let Some(first) = self.chunk_at(&log, range.start)? else {
             return Ok(());
         };
-        let rows = self.guarded(|| {
+        let rows = self.guarded(&LOG_PAGES, || {
             let to = key(GROUP, range.end, u32::MAX);
             Ok(log.range::<&[u8; 20]>(&key(GROUP, first, 0)..=&to)?)
         })?;
         let mut rows = rows;
         let mut open: Option<(Index, Vec<redb::AccessGuard<'_, &[u8]>>)> = None;
-        while let Some((at, value)) =
-            self.guarded(|| Ok(rows.next().transpose()?.map(|(key, value)| (*key.value(), value))))?
-        {
+        while let Some((at, value)) = self.guarded(&LOG_PAGES, || {
+            Ok(rows.next().transpose()?.map(|(key, value)| (*key.value(), value)))
+        })? {
             let (_, first, part) = place_of(&at);
             match &mut open {
                 Some((begun, parts)) if *begun == first => {
@@ -178,7 +186,7 @@ impl<'a> View<'a> {
         log: &ReadOnlyTable<&'static [u8; 20], &'static [u8]>,
         index: Index,
     ) -> Result<Option<Index>, StoreError> {
-        self.guarded(|| {
+        self.guarded(&LOG_PAGES, || {
             let (from, to) = (key(GROUP, Index(0), 0), key(GROUP, index, u32::MAX));
             let mut before = log.range::<&[u8; 20]>(&from..=&to)?;
             let found = before.next_back().transpose()?;

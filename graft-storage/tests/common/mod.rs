@@ -44,8 +44,10 @@ pub fn redb_suite(sizes: sizes::Sizes) -> graft_storage::conformance::faults::Su
     suite.naming(names_a_place)
 }
 
-/// A file of the store is named, or a table and a record's index.
+/// A file of the store is named, and where it is one of redb, a table or what belongs to none.
 #[cfg(feature = "redb")]
-fn names_a_place(text: &str) -> bool {
-    ["log-", "witness", "snapshot-"].iter().any(|file| text.contains(file))
+pub fn names_a_place(text: &str) -> bool {
+    let is_in_table = text.contains("table ") || text.contains("redb's own pages");
+    let is_in_segment = text.contains("log-") && is_in_table;
+    is_in_segment || ["witness", "snapshot-"].iter().any(|file| text.contains(file))
 }

@@ -6,6 +6,7 @@
 
 mod checks;
 mod commits;
+mod damage;
 mod opening;
 mod space;
 mod support;
