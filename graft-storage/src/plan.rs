@@ -1,6 +1,6 @@
 //! Looks at a whole batch before any of it is applied, so that a batch happens whole or not at all.
 
-use graft_core::{Entries, Index, LogId, SnapshotMeta, StoreError, Term, Write};
+use graft_core::{Entries, Index, LogId, SnapshotChunk, SnapshotMeta, StoreError, Term, Write};
 
 use crate::outline::{Outline, push_runs, term_in};
 
@@ -11,6 +11,29 @@ pub(crate) trait Snapshots {
 
     /// Whether all bytes of this snapshot are staged.
     fn is_complete(&self, meta: &SnapshotMeta) -> bool;
+}
+
+/// How many unfinished snapshots a store keeps. Two are in use at most: the one a leader sends and
+/// the one taken here; the others are what earlier leaders did not finish.
+pub(crate) const MAX_STAGED: usize = 4;
+
+/// Checks that a chunk fits behind the `staged` bytes that came of its snapshot so far, or begins
+/// it anew. Returns how many there are with it.
+pub(crate) fn check_chunk(chunk: &SnapshotChunk, staged: u64) -> Result<u64, StoreError> {
+    let SnapshotChunk { meta, offset, bytes } = chunk;
+    let (id, offset) = (meta.id, *offset);
+    if offset != 0 && offset != staged {
+        return Err(StoreError::BadChunk { id, offset, expected: staged });
+    }
+    let size = offset.saturating_add(bytes.len() as u64);
+    if size > meta.size {
+        let reason = format!(
+            "a chunk of snapshot {id} ends at byte {size}, its description ends it at {}",
+            meta.size
+        );
+        return Err(StoreError::Backend { reason });
+    }
+    Ok(size)
 }
 
 /// What log and snapshot will be after the orders looked at so far, without a copy of the log.

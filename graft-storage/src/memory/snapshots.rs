@@ -5,10 +5,6 @@ use graft_core::{Index, SnapshotChunk, SnapshotMeta, StoreError};
 
 use crate::plan;
 
-/// How many unfinished snapshots are kept. Two are in use at most: the one a leader sends and the one
-/// taken here; the others are what earlier leaders did not finish.
-const MAX_STAGED: usize = 4;
-
 /// The installed snapshot, and those that are still coming in, least recently touched first.
 #[derive(Debug, Default)]
 pub(super) struct Snapshots {
@@ -33,20 +29,9 @@ impl Snapshots {
 
     /// Keeps `chunk`. One that begins at 0 begins its snapshot anew.
     pub(super) fn stage(&mut self, chunk: SnapshotChunk) -> Result<(), StoreError> {
+        let at = self.staged.iter().position(|staged| staged.meta == chunk.meta);
+        let size = plan::check_chunk(&chunk, at.map_or(0, |at| self.staged[at].size))?;
         let SnapshotChunk { meta, offset, bytes } = chunk;
-        let at = self.staged.iter().position(|staged| staged.meta == meta);
-        let expected = at.map_or(0, |at| self.staged[at].size);
-        let size = offset.saturating_add(bytes.len() as u64);
-        if offset != 0 && offset != expected {
-            return Err(StoreError::BadChunk { id: meta.id, offset, expected });
-        }
-        if size > meta.size {
-            let reason = format!(
-                "a chunk of snapshot {} ends at byte {size}, its description ends it at {}",
-                meta.id, meta.size
-            );
-            return Err(StoreError::Backend { reason });
-        }
         let mut snapshot = match at.map(|at| self.staged.remove(at)) {
             Some(staged) if offset != 0 => staged,
             _ => Snapshot { meta, pieces: Vec::new(), size: 0 },
@@ -55,7 +40,7 @@ impl Snapshots {
         if !bytes.is_empty() {
             snapshot.pieces.push((offset, bytes));
         }
-        if self.staged.len() == MAX_STAGED {
+        if self.staged.len() == plan::MAX_STAGED {
             self.staged.remove(0);
         }
         self.staged.push(snapshot);

@@ -12,11 +12,10 @@ use bytes::Bytes;
 use graft_core::{SnapshotChunk, SnapshotMeta, StoreError};
 
 use super::{codec::Out, facts::Installed};
-use crate::medium::{Medium, MediumFile, Open};
-
-/// How many unfinished snapshots are kept. Two are in use at most: the one a leader sends and the
-/// one taken here; the others are what earlier leaders did not finish.
-const MAX_STAGED: usize = 4;
+use crate::{
+    medium::{Medium, MediumFile, Open},
+    plan,
+};
 
 /// A block with its checksum.
 const BLOCK: u64 = 64 * 1024;
@@ -220,20 +219,9 @@ impl Snapshots {
         medium: &dyn Medium,
         chunk: SnapshotChunk,
     ) -> Result<(), StoreError> {
+        let at = self.staged.iter().position(|staged| staged.installed.meta == chunk.meta);
+        plan::check_chunk(&chunk, at.map_or(0, |at| self.staged[at].size))?;
         let SnapshotChunk { meta, offset, bytes } = chunk;
-        let at = self.staged.iter().position(|staged| staged.installed.meta == meta);
-        let expected = at.map_or(0, |at| self.staged[at].size);
-        let size = offset.saturating_add(bytes.len() as u64);
-        if offset != 0 && offset != expected {
-            return Err(StoreError::BadChunk { id: meta.id, offset, expected });
-        }
-        if size > meta.size {
-            let reason = format!(
-                "a chunk of snapshot {} ends at byte {size}, its description ends it at {}",
-                meta.id, meta.size
-            );
-            return Err(StoreError::Backend { reason });
-        }
         let io = |action| {
             move |source: io::Error| {
                 medium.poison(&format!("{action}: {source}"));
@@ -249,7 +237,7 @@ impl Snapshots {
             }
         };
         staged.add(&bytes).map_err(io("write a snapshot"))?;
-        if self.staged.len() == MAX_STAGED {
+        if self.staged.len() == plan::MAX_STAGED {
             let oldest = self.staged.remove(0);
             self.discard(medium, Some(oldest));
         }
