@@ -72,7 +72,7 @@ pub fn verify(path: impl AsRef<Path>) -> Result<Report, OpenError> {
 ///
 /// Those of [`verify`].
 pub fn verify_on(medium: &Arc<dyn Medium>) -> Result<Report, OpenError> {
-    if !opening::is_begun(&**medium)? {
+    if opening::is_empty(&**medium)? {
         return Ok(Report::default());
     }
     let lock = opening::lock(&**medium)?;

@@ -267,10 +267,6 @@ impl RedbStore {
     ///
     /// Those of [`open`](Self::open).
     pub fn open_on(medium: Arc<dyn Medium>, options: &Options) -> Result<Self, OpenError> {
-        if let Some(reason) = medium.poisoned() {
-            return Err(OpenError::Poisoned { path: medium.describe(), reason });
-        }
-        opening::is_begun(&*medium)?;
         let lock = opening::lock(&*medium)?;
         let found = look(&medium, Open::Existing, options)?;
         let (shared, born) = take_over(medium, options.clone(), lock, found)?;

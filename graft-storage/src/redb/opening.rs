@@ -79,9 +79,6 @@ pub(super) fn look(
     how: Open,
     options: &Options,
 ) -> Result<Found, OpenError> {
-    if let Some(reason) = medium.poisoned() {
-        return Err(OpenError::Poisoned { path: medium.describe(), reason });
-    }
     let files = Files::list(&**medium)?;
     let Some(newest) = files.segments.iter().copied().max() else {
         return look_at_unborn(&**medium, files);
@@ -155,16 +152,6 @@ fn open_witness(medium: &dyn Medium, how: Open) -> Result<Option<Witness>, OpenE
     Ok(found)
 }
 
-/// Refuses a directory of something else before so much as a lock is put into it. Returns whether
-/// there is anything of a store.
-pub(super) fn is_begun(medium: &dyn Medium) -> Result<bool, OpenError> {
-    let files = Files::list(medium)?;
-    if files.segments.is_empty() {
-        files.check_own(medium)?;
-    }
-    Ok(!files.names.is_empty())
-}
-
 /// There is no segment: a new directory, or what is left of one.
 fn look_at_unborn(medium: &dyn Medium, files: Files) -> Result<Found, OpenError> {
     files.check_own(medium)?;
@@ -199,12 +186,29 @@ fn inaccessible(medium: &dyn Medium, source: io::Error) -> OpenError {
     OpenError::Inaccessible { path: medium.describe(), source }
 }
 
-/// Takes the store for the caller alone.
+/// Whether there is nothing of a store, nor of anything else.
+pub(super) fn is_empty(medium: &dyn Medium) -> Result<bool, OpenError> {
+    Ok(Files::list(medium)?.names.is_empty())
+}
+
+/// Takes the store for the caller alone. A directory of something else is refused before so much
+/// as a lock is put into it.
 pub(super) fn lock(medium: &dyn Medium) -> Result<LockGuard, OpenError> {
-    medium.lock().map_err(|source| match source.kind() {
-        io::ErrorKind::WouldBlock => OpenError::InUse { path: medium.describe() },
-        _ => inaccessible(medium, source),
-    })
+    let locked = Files::list(medium).and_then(|files| {
+        if files.segments.is_empty() {
+            files.check_own(medium)?;
+        }
+        medium.lock().map_err(|source| match source.kind() {
+            io::ErrorKind::WouldBlock => OpenError::InUse { path: medium.describe() },
+            _ => inaccessible(medium, source),
+        })
+    });
+    // Behind the lock, since whoever had it may have failed before letting it go; and whatever else
+    // is wrong, since this is why.
+    match medium.poisoned() {
+        Some(reason) => Err(OpenError::Poisoned { path: medium.describe(), reason }),
+        None => locked,
+    }
 }
 
 /// Takes over what was found: from now on it is written.
