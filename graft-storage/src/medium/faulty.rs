@@ -1,14 +1,17 @@
 //! A medium that fails as disks do, as often and where a test wants it.
 
+mod file;
+
 use std::{
     collections::BTreeMap,
     fmt, io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use self::file::{FaultyFile, Held};
 use super::{
     LockGuard, Medium, MediumFile, Open, SECTOR, check_name,
-    image::{Content, FileId, Image, PAGE},
+    image::{FileId, Image, PAGE},
     platter::{Change, Machine, Step},
     random::Random,
     trace::Trace,
@@ -448,89 +451,5 @@ impl fmt::Debug for FaultyMedium {
             .field("boundaries", &state.boundaries)
             .field("ended", &state.ended)
             .finish_non_exhaustive()
-    }
-}
-
-/// Gives the lock back when it is dropped.
-struct Held(FaultyMedium);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.lock_state().is_locked = false;
-    }
-}
-
-struct FaultyFile {
-    medium: FaultyMedium,
-    file: FileId,
-    how: Open,
-}
-
-impl FaultyFile {
-    fn check_writable(&self) -> io::Result<()> {
-        if self.how.is_writable() {
-            return Ok(());
-        }
-        let problem = "the file was opened for reading alone";
-        Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
-    }
-}
-
-impl MediumFile for FaultyFile {
-    fn len(&self) -> io::Result<u64> {
-        let state = self.medium.enter(Call::Len)?;
-        Ok(state.machine.cache.files.get(&self.file).map_or(0, Content::len))
-    }
-
-    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        let state = self.medium.enter(Call::Read)?;
-        let content = state.machine.cache.files.get(&self.file).cloned().unwrap_or_default();
-        drop(state);
-        content.read(offset, into)
-    }
-
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.check_writable()?;
-        let mut state = self.medium.lock_state();
-        if let Err(error) = state.enter(Call::Write) {
-            if state.ended.is_none() {
-                state.leave_behind(self.file, offset, bytes);
-            }
-            return Err(error);
-        }
-        let room = state.room_for(self.file, offset, bytes.len());
-        if room > 0 {
-            state.write(self.file, offset, &bytes[..room]);
-        }
-        if room < bytes.len() { Err(state.full(Call::Write)) } else { Ok(()) }
-    }
-
-    fn set_len(&self, length: u64) -> io::Result<()> {
-        self.check_writable()?;
-        let mut state = self.medium.enter(Call::SetLen)?;
-        state.perform(Step::Change(Change::SetLen { file: self.file, length }));
-        Ok(())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.medium.lock_state().sync(Call::Sync, Some(self.file))
-    }
-}
-
-impl Drop for FaultyFile {
-    fn drop(&mut self) {
-        let mut state = self.medium.lock_state();
-        if let Some(count) = state.open.get_mut(&self.file) {
-            *count -= 1;
-            if *count == 0 {
-                state.open.remove(&self.file);
-            }
-        }
-    }
-}
-
-impl fmt::Debug for FaultyFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FaultyFile({})", self.file)
     }
 }
