@@ -33,7 +33,7 @@ mod fencing;
 mod log;
 mod membership;
 mod reading;
-mod samples;
+pub(crate) mod samples;
 mod snapshots;
 
 use std::{

@@ -3,6 +3,8 @@
 // Helpers of tests panic like tests.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod common;
+
 use std::{
     future::Future,
     pin::{Pin, pin},
@@ -11,24 +13,12 @@ use std::{
 };
 
 use bytes::Bytes;
+use common::identity::identity;
 use graft_core::{
-    Birth, ClusterId, Entries, Entry, EntryKind, Epoch, Identity, Incarnation, Index, Loaded,
-    LogId, LogStore, LogTime, NodeId, Recovered, StoreError, Write,
+    Entries, Entry, EntryKind, Index, Loaded, LogId, LogStore, LogTime, Recovered, StoreError,
+    Write,
 };
 use graft_storage::{MemoryStore, conformance::block_on, fault::Fate};
-
-fn identity() -> Identity {
-    Identity {
-        cluster: ClusterId(1),
-        epoch: Epoch(0),
-        node: NodeId(1),
-        name: "server1".into(),
-        incarnation: Incarnation(1),
-        birth: Birth::Founder,
-        machine: "test".into(),
-        format: 0,
-    }
-}
 
 fn append(term: u64, indexes: std::ops::Range<u64>) -> Vec<Write> {
     let entries: Entries = indexes

@@ -11,7 +11,7 @@ use graft_core::{
 
 use super::{Broken, Fixture, Verdict};
 
-pub(super) fn identity() -> Identity {
+pub(crate) fn identity() -> Identity {
     Identity {
         cluster: ClusterId::of("conformance", &["server1", "server2", "server3"]),
         epoch: Epoch(3),

@@ -311,22 +311,11 @@ impl Drop for Segment {
 
 #[cfg(test)]
 mod tests {
-    use graft_core::{Birth, ClusterId, Epoch, Identity, Incarnation, NodeId};
-
     use super::*;
-    use crate::medium::FaultyMedium;
+    use crate::{conformance::samples::identity, medium::FaultyMedium};
 
     fn state() -> State {
-        let mut state = State::newborn(Identity {
-            cluster: ClusterId(1),
-            epoch: Epoch(0),
-            node: NodeId(1),
-            name: "server1".into(),
-            incarnation: Incarnation(1),
-            birth: Birth::Founder,
-            machine: "test".into(),
-            format: 0,
-        });
+        let mut state = State::newborn(identity());
         state.active = 1;
         state.advance(&Fact::STAMPED);
         state

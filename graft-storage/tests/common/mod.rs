@@ -1,4 +1,4 @@
-//! What the fault tests share.
+//! What the tests share.
 
 // Helpers of tests panic like tests, and not every test needs all of them.
 #![allow(
@@ -13,6 +13,7 @@
 pub mod child;
 pub mod directory;
 pub mod file_store;
+pub mod identity;
 #[cfg(feature = "redb")]
 pub mod sizes;
 

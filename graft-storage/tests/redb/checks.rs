@@ -31,7 +31,7 @@ fn is_whole(report: &Report) -> bool {
 
 #[test]
 fn every_record_is_read_and_nothing_is_changed() {
-    let directory = Directory::new();
+    let directory = Directory::new("redb");
     let store = filled(&directory);
     let report = wait(store.scrub(FAST)).unwrap();
     assert!(is_whole(&report), "{report:?}");
@@ -44,10 +44,13 @@ fn every_record_is_read_and_nothing_is_changed() {
 
 #[test]
 fn a_directory_that_is_not_there_is_not_made_by_verifying_it() {
-    let directory = Directory::new();
-    let error = verify(directory.path()).unwrap_err();
+    let directory = Directory::new("redb");
+    let path = directory.at("store");
+    let error = verify(&path).unwrap_err();
     assert!(matches!(error, OpenError::Inaccessible { .. }), "{error:?}");
-    assert!(!directory.path().exists());
+    assert!(!path.exists());
+    RedbStore::open(&path).unwrap();
+    assert!(path.exists(), "by opening it, it is");
 }
 
 /// Turns a bit of a payload in the oldest file around.
@@ -65,7 +68,7 @@ fn damage(directory: &Directory) -> String {
 
 #[test]
 fn damage_is_found_and_named() {
-    let directory = Directory::new();
+    let directory = Directory::new("redb");
     let store = filled(&directory);
     let name = damage(&directory);
     let error = wait(store.scrub(FAST)).unwrap_err();
@@ -81,7 +84,7 @@ fn damage_is_found_and_named() {
 
 #[test]
 fn a_scrub_that_rests_ends_when_the_store_is_closed() {
-    let directory = Directory::new();
+    let directory = Directory::new("redb");
     let store = filled(&directory);
     let slow = Pace { bytes_per_step: 1, pause: Duration::from_secs(3600) };
     {

@@ -6,6 +6,8 @@
 
 mod checks;
 mod commits;
+#[path = "../common/mod.rs"]
+mod common;
 mod damage;
 mod opening;
 mod space;
@@ -51,7 +53,7 @@ fn keeps_every_promise(make: impl Fn() -> Fixture) {
 }
 
 fn on_disk(options: Options) -> Fixture {
-    let directory = Directory::new();
+    let directory = Directory::new("redb");
     let medium = Arc::new(Disk::create(directory.path()).unwrap());
     Fixture { medium, options, store: Mutex::default(), _directory: Some(directory) }
 }

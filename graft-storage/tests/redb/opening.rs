@@ -23,7 +23,7 @@ fn refused(directory: &Directory) -> OpenError {
 
 /// A store of one file that was closed.
 fn closed() -> Directory {
-    let directory = Directory::new();
+    let directory = Directory::new("redb");
     let options = Options::default().preallocated_bytes(0);
     let store = born(Arc::new(Disk::create(directory.path()).unwrap()), &options);
     for batch in 0..20 {
@@ -39,8 +39,7 @@ fn segments(directory: &Directory) -> Vec<String> {
 
 #[test]
 fn a_file_is_not_a_directory() {
-    let directory = Directory::new();
-    fs::create_dir_all(directory.path()).unwrap();
+    let directory = Directory::new("redb");
     let file = directory.at("file");
     fs::write(&file, b"not a store").unwrap();
     let error = RedbStore::open(&file).unwrap_err();
@@ -73,8 +72,7 @@ fn a_store_in_use_is_not_opened_twice() {
 
 #[test]
 fn a_directory_of_something_else_is_foreign() {
-    let directory = Directory::new();
-    fs::create_dir_all(directory.path()).unwrap();
+    let directory = Directory::new("redb");
     fs::write(directory.at("letter.txt"), b"dear reader").unwrap();
     let error = refused(&directory);
     assert!(matches!(error, OpenError::Foreign { .. }), "{error:?}");

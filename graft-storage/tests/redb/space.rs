@@ -11,7 +11,7 @@ use crate::support::{Directory, append, born, compact, is_long, settle, write};
 #[test]
 fn space_that_is_purged_is_used_again_or_given_back() {
     let (round, slack) = if is_long() { (256 << 20, 64 << 20) } else { (8 << 20, 64 << 20) };
-    let directory = Directory::new();
+    let directory = Directory::new("redb");
     let store = born(Arc::new(Disk::create(directory.path()).unwrap()), &Options::default());
     let (size, count) = (1000, 256);
     let batches = round / (size as u64 * count);
@@ -36,7 +36,7 @@ fn space_that_is_purged_is_used_again_or_given_back() {
 /// The same without waiting for an empty log: the tail of what was written stays.
 #[test]
 fn a_log_that_is_purged_behind_its_head_takes_little_more_than_it_holds() {
-    let directory = Directory::new();
+    let directory = Directory::new("redb");
     let options = Options::default().segment_bytes(1 << 20).preallocated_bytes(1 << 20);
     let store = born(Arc::new(Disk::create(directory.path()).unwrap()), &options);
     let live = 2 << 20;
@@ -57,7 +57,7 @@ fn a_log_that_is_purged_behind_its_head_takes_little_more_than_it_holds() {
 #[test]
 fn files_of_the_log_are_as_long_as_was_planned() {
     for (count, size) in [(20, 100), (100, 128), (1000, 128), (3, 20_000), (1, 1 << 20)] {
-        let directory = Directory::new();
+        let directory = Directory::new("redb");
         let options = Options::default().segment_bytes(4 << 20);
         let store = born(Arc::new(Disk::create(directory.path()).unwrap()), &options);
         let logs = || {

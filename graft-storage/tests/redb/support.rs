@@ -1,10 +1,8 @@
-//! Directories, entries, and a medium that counts and can be held up.
+//! Entries, and a medium that counts and can be held up.
 
 use std::{
-    collections::BTreeMap,
-    fs, io,
+    io,
     ops::Range,
-    path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -14,9 +12,8 @@ use std::{
 
 use bytes::Bytes;
 use graft_core::{
-    Birth, ClusterId, Entries, Entry, EntryKind, Epoch, GroupId, Identity, Incarnation, Index,
-    LogId, LogStore, LogTime, Membership, NodeId, NodeInfo, SnapshotChunk, SnapshotMeta,
-    StoreError, Write,
+    Entries, Entry, EntryKind, Epoch, GroupId, Index, LogId, LogStore, LogTime, Membership, NodeId,
+    NodeInfo, SnapshotChunk, SnapshotMeta, StoreError, Write,
 };
 use graft_storage::{
     RedbStore,
@@ -25,78 +22,19 @@ use graft_storage::{
     redb::Options,
 };
 
+pub(crate) use crate::common::{directory::Directory, identity::identity, is_long};
+
 /// Far above what anything here takes.
 pub(crate) const LIMIT: Duration = Duration::from_secs(600);
-
-/// Whether the long versions of the tests are wanted.
-pub(crate) fn is_long() -> bool {
-    std::env::var_os("GRAFT_LONG").is_some_and(|value| !value.is_empty() && value != "0")
-}
 
 /// Sizes with which the log is soon in many files.
 pub(crate) fn small() -> Options {
     Options::default().segment_bytes(256 << 10).preallocated_bytes(0).cache_bytes(1 << 20)
 }
 
-/// A directory of a test's own on the disk that the build is on, removed at the end.
-pub(crate) struct Directory(PathBuf);
-
-impl Directory {
-    /// It does not exist yet.
-    pub(crate) fn new() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("redb-{}-{number}", std::process::id());
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        let _ = fs::remove_dir_all(&path);
-        Self(path)
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// All files with their bytes, but for the lock.
-    pub(crate) fn content(&self) -> BTreeMap<String, Vec<u8>> {
-        let files = fs::read_dir(&self.0).unwrap().map(Result::unwrap);
-        let named = files.map(|file| (file.file_name().into_string().unwrap(), file.path()));
-        let known = named.filter(|(name, _)| name != "lock");
-        known.map(|(name, path)| (name, fs::read(path).unwrap())).collect()
-    }
-
-    /// The sum of the lengths of all files, in bytes.
-    pub(crate) fn size(&self) -> u64 {
-        let files = fs::read_dir(&self.0).unwrap().map(Result::unwrap);
-        files.map(|file| file.metadata().map_or(0, |metadata| metadata.len())).sum()
-    }
-
-    pub(crate) fn at(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// What `future` ends in; it must not hang.
 pub(crate) fn wait<F: Future>(future: F) -> F::Output {
     block_on(LIMIT, future).expect("the store hangs")
-}
-
-pub(crate) fn identity() -> Identity {
-    Identity {
-        cluster: ClusterId(1),
-        epoch: Epoch(0),
-        node: NodeId(1),
-        name: "server1".into(),
-        incarnation: Incarnation(1),
-        birth: Birth::Founder,
-        machine: "test".into(),
-        format: 0,
-    }
 }
 
 pub(crate) fn entry(term: u64, index: u64, size: usize) -> Entry {
