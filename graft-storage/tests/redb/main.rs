@@ -9,6 +9,7 @@ mod commits;
 #[path = "../common/mod.rs"]
 mod common;
 mod damage;
+mod fixture;
 mod opening;
 mod space;
 mod support;
