@@ -5,44 +5,10 @@
 
 mod common;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::{fs, path::Path};
 
-use common::{Note, Notes, SERVERS, add, soon};
-use graft::{ClusterBuilder, StartError};
-
-/// A directory of its own for each test, which goes with it.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Self {
-        static LAST: AtomicU64 = AtomicU64::new(0);
-        let number = LAST.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("graft-durable-{}-{number}", process::id()));
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    fn cluster(&self) -> ClusterBuilder {
-        let path = self.0.clone();
-        graft::cluster(SERVERS)
-            .stores(move |name| Ok(graft::store::redb(path.join(name.as_str()))?))
-    }
-
-    fn of(&self, server: &str) -> PathBuf {
-        self.0.join(server)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use common::{Note, Notes, add, directory::Directory, soon};
+use graft::StartError;
 
 #[tokio::test]
 async fn a_cluster_finds_everything_again_and_goes_on() {

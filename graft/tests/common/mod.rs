@@ -1,6 +1,9 @@
 //! What several test files use: a small machine, stores that outlive clusters, and waits with an end.
 #![allow(dead_code, missing_debug_implementations, unreachable_pub)]
 
+#[cfg(feature = "redb")]
+pub mod directory;
+
 use std::{
     collections::BTreeMap,
     future::Future,
