@@ -43,6 +43,14 @@
 //! bound, which is the safe side. A store whose head is older than its witness is
 //! [corrupt](OpenError::Corrupt).
 //!
+//! One thing is left, by decision: where the pages of the very last acknowledged commit rot *and* a
+//! power cut came before its witness reached the disk, that commit looks as one that the cut tore,
+//! and the store opens as of the one before, short by exactly that commit. The next commit closes
+//! the window, since its pages rest on these and neither of the two is whole any more; so do a
+//! clean close and the beginning of a segment, which sync the witness. Nothing but a second sync for
+//! each commit would close it at once, at 1.3 to 1.6 times the time of a commit: 212 to 240
+//! microseconds with one sync, 295 to 343 with two, for one entry of 128 bytes.
+//!
 //! # Damage
 //!
 //! Each record, each fact, the head, the witness and each block of a snapshot carry a crc32c that
@@ -51,9 +59,9 @@
 //! and a missing index is an error. So a wrong bit is in space that nothing refers to, or it is an
 //! error that names file, table and record; redb's own pages are checked whenever a segment is
 //! opened, and there the error names the file and the table that the page is part of; what is part
-//! of none, as redb's header, is called *redb's own pages*. redb opens a file *on trial*: what its recovery
-//! would write is kept in memory until what it recovered has been found sound, so what is refused
-//! is left as it was found, and sealed segments and [`verify`] never write.
+//! of none, as redb's header, is called *redb's own pages*. redb opens a file *on trial*: what its
+//! recovery would write is kept in memory until what it recovered has been found sound, so what is
+//! refused is left as it was found, and sealed segments and [`verify`] never write.
 //!
 //! [`RedbStore::scrub`] reads everything slowly beside the work, [`verify`] in one go.
 //!
