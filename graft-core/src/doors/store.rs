@@ -66,6 +66,11 @@ pub trait LogStore: Send + Sync + 'static {
         offset: u64,
         max_bytes: usize,
     ) -> Result<Bytes, StoreError>;
+
+    /// Where the store is, for the texts of errors; `None` where that has no name, as in memory.
+    fn place(&self) -> Option<String> {
+        None
+    }
 }
 
 #[async_trait]
@@ -92,6 +97,9 @@ impl<S: LogStore + ?Sized> LogStore for Box<S> {
         max_bytes: usize,
     ) -> Result<Bytes, StoreError> {
         (**self).read_snapshot(id, offset, max_bytes).await
+    }
+    fn place(&self) -> Option<String> {
+        (**self).place()
     }
 }
 
@@ -170,6 +178,9 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
+    /// It could not be opened. The backend's own error says where, why, and what to do.
+    #[error(transparent)]
+    Open(Box<dyn std::error::Error + Send + Sync>),
     /// Anything else a backend has to say.
     #[error("the store failed: {reason}")]
     Backend {

@@ -129,18 +129,27 @@ impl OpenError {
     }
 }
 
+/// Why a directory that holds something else is refused: nothing in it is damaged.
+pub(super) const NOT_EMPTY: &str = "a new store needs an empty directory";
+
 impl From<OpenError> for StoreError {
-    /// For a store that is opened by the way, as a sealed segment is.
+    /// Damage to the files of a store is [`StoreError::Corrupt`], whether it shows as the store is opened or
+    /// as a sealed segment is. What is wrong with the directory or its use stays as it is said here.
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::Corrupt { location, reason } => Self::Corrupt { location, reason },
             OpenError::Io { action, source } => Self::Io { action, source },
             OpenError::Poisoned { reason, .. } => Self::Poisoned { reason },
-            OpenError::Foreign { ref file, .. } | OpenError::Truncated { ref file, .. } => {
-                let location = format!("{file}, {}", Pages::Own);
-                Self::Corrupt { location, reason: error.to_string() }
-            }
-            other => Self::Backend { reason: other.to_string() },
+            OpenError::Foreign { file, reason } if reason != NOT_EMPTY => Self::Corrupt {
+                location: format!("{file}, {}", Pages::Own),
+                reason: format!("it was not written by a store of graft ({reason})"),
+            },
+            OpenError::Truncated { file, length, expected } => Self::Corrupt {
+                location: format!("{file}, {}", Pages::Own),
+                reason: format!("it has {length} bytes where at least {expected} were written"),
+            },
+            OpenError::Backend { reason } => Self::Backend { reason },
+            other => Self::Open(Box::new(other)),
         }
     }
 }

@@ -442,4 +442,8 @@ impl LogStore for RedbStore {
     ) -> Result<Bytes, StoreError> {
         self.load(|reply| Load::ReadSnapshot { id, offset, max_bytes, reply }).await
     }
+
+    fn place(&self) -> Option<String> {
+        Some(self.describe())
+    }
 }

@@ -5,7 +5,7 @@ use std::{io, path::Path, sync::Arc};
 use graft_core::StoreError;
 
 use super::{
-    error::OpenError,
+    error::{NOT_EMPTY, OpenError},
     facts::State,
     options::Options,
     segment::{self, Segment},
@@ -45,7 +45,7 @@ impl Files {
         let Some(foreign) = self.names.iter().find(|name| !Self::is_own(name)) else {
             return Ok(());
         };
-        let reason = "a new store needs an empty directory".into();
+        let reason = NOT_EMPTY.into();
         Err(OpenError::Foreign { file: in_store(medium, foreign), reason })
     }
 
