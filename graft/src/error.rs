@@ -65,8 +65,9 @@ pub enum StartError {
     },
     /// The store holds the log of another type of machine.
     #[error(
-        "the store of server `{server}` holds entries of type `{stored}`, this machine takes `{given}`: give the server \
-         its own store, or say the old name in `Entry::name` if the type was only renamed"
+        "the store of server `{server}`{} holds entries of type `{stored}`, this machine takes `{given}`: give the server \
+         its own store, or say the old name in `Entry::name` if the type was only renamed",
+        at(place)
     )]
     WrongMachine {
         /// Whose store.
@@ -75,12 +76,15 @@ pub enum StartError {
         stored: String,
         /// The name of the machine's.
         given: String,
+        /// Where that is, if the store says so.
+        place: Option<String>,
     },
     /// The store was written with rkyv set to another byte order, pointer width or alignment.
     #[error(
-        "the store of server `{server}` was written in another format of rkyv (fingerprint {stored:016x}, this build has \
+        "the store of server `{server}`{} was written in another format of rkyv (fingerprint {stored:016x}, this build has \
          {given:016x}): some dependency switches a format feature of rkyv (`unaligned`, `big_endian`, `pointer_width_*`) \
-         on or off; build as before"
+         on or off; build as before",
+        at(place)
     )]
     WrongFormat {
         /// Whose store.
@@ -89,36 +93,47 @@ pub enum StartError {
         stored: u64,
         /// This build's.
         given: u64,
+        /// Where that is, if the store says so.
+        place: Option<String>,
     },
     /// The store belongs to another server.
     #[error(
-        "the store given for server `{server}` belongs to `{stored}`: give each server the store it had before"
+        "the store given for server `{server}`{} belongs to `{stored}`: give each server the store it had before",
+        at(place)
     )]
     WrongServer {
         /// The server that was to be started.
         server: ServerName,
         /// The server the store belongs to.
         stored: String,
+        /// Where that is, if the store says so.
+        place: Option<String>,
     },
     /// The store belongs to a cluster that was founded by other servers.
     #[error(
-        "the store of server `{server}` belongs to a cluster that other servers founded: name the same servers as at \
-         its first start, or use an empty store"
+        "the store of server `{server}`{} belongs to a cluster that other servers founded: name the same servers as at \
+         its first start, or use an empty store",
+        at(place)
     )]
     WrongCluster {
         /// Whose store.
         server: ServerName,
+        /// Where that is, if the store says so.
+        place: Option<String>,
     },
     /// The store is empty, or was born anew, while the cluster it should belong to lives on in others.
     #[error(
-        "the store of server `{server}` is empty although that of `{other}` holds the cluster's log: a server that lost \
-         its store could vote twice; give it its old store back"
+        "the store of server `{server}`{} is empty although that of `{other}` holds the cluster's log: a server that lost \
+         its store could vote twice; give it its old store back",
+        at(place)
     )]
     LostStore {
         /// Whose store.
         server: ServerName,
         /// A server that has its log.
         other: ServerName,
+        /// Where that is, if the store says so.
+        place: Option<String>,
     },
     /// Its supervisor has shut down meanwhile, and closed the store.
     #[error(
@@ -145,6 +160,11 @@ pub enum StartError {
         #[source]
         source: StoreError,
     },
+}
+
+/// The place of a store, for the middle of a sentence.
+fn at(place: &Option<String>) -> String {
+    place.as_ref().map(|place| format!(" at {place}")).unwrap_or_default()
 }
 
 /// Why a supervisor could not do what it was asked.

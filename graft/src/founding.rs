@@ -73,7 +73,11 @@ fn has_log(recovered: &Recovered) -> bool {
 }
 
 fn lost_store(founders: &[Founder<'_>], lost: usize, log: usize) -> StartError {
-    StartError::LostStore { server: founders[lost].name.clone(), other: founders[log].name.clone() }
+    StartError::LostStore {
+        server: founders[lost].name.clone(),
+        other: founders[log].name.clone(),
+        place: founders[lost].store.place(),
+    }
 }
 
 async fn give_birth(
@@ -131,22 +135,24 @@ fn check_identity(
     cluster: ClusterId,
     entry: &EntryType,
 ) -> Result<(), StartError> {
-    let server = founder.name.clone();
+    let (server, place) = (founder.name.clone(), founder.store.place());
     if stored.node != founder.node {
-        return Err(StartError::WrongServer { server, stored: stored.name.clone() });
+        return Err(StartError::WrongServer { server, stored: stored.name.clone(), place });
     }
     if stored.cluster != cluster {
-        return Err(StartError::WrongCluster { server });
+        return Err(StartError::WrongCluster { server, place });
     }
     if stored.machine != entry.name {
         return Err(StartError::WrongMachine {
             server,
             stored: stored.machine.clone(),
             given: entry.name.clone(),
+            place,
         });
     }
     if stored.format != entry.format {
-        return Err(StartError::WrongFormat { server, stored: stored.format, given: entry.format });
+        let (stored, given) = (stored.format, entry.format);
+        return Err(StartError::WrongFormat { server, stored, given, place });
     }
     Ok(())
 }

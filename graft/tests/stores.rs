@@ -99,7 +99,7 @@ async fn the_stores_of_another_cluster_or_server_are_refused() {
     disks.replace("server1", &two);
     disks.replace("server2", &one);
     let error = start_on(&disks, &SERVERS).await.unwrap_err();
-    let StartError::WrongServer { server, stored } = &error else { panic!("{error}") };
+    let StartError::WrongServer { server, stored, .. } = &error else { panic!("{error}") };
     assert_eq!((server.as_str(), stored.as_str()), ("server1", "server2"));
 }
 
@@ -112,7 +112,7 @@ async fn a_store_written_in_another_format_is_refused() {
     strange.create(&identity).await.unwrap();
     disks.replace("server2", &strange);
     let error = start_on(&disks, &SERVERS).await.unwrap_err();
-    let StartError::WrongFormat { server, stored, given } = &error else { panic!("{error}") };
+    let StartError::WrongFormat { server, stored, given, .. } = &error else { panic!("{error}") };
     assert_eq!((server.as_str(), *stored), ("server2", given ^ 1));
 }
 
