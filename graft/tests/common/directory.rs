@@ -11,7 +11,10 @@ use std::{
 use graft::{ClusterBuilder, LogStore, ServerName, StoreError};
 
 /// A directory of its own for each test, which goes with it.
-pub struct Directory(PathBuf);
+pub struct Directory {
+    path: PathBuf,
+    is_own: bool,
+}
 
 impl Directory {
     pub fn new() -> Self {
@@ -19,22 +22,27 @@ impl Directory {
         let number = LAST.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("graft-durable-{}-{number}", process::id()));
         fs::create_dir(&path).unwrap();
-        Self(path)
+        Self { path, is_own: true }
+    }
+
+    /// One that another process has made, and keeps.
+    pub fn existing(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), is_own: false }
     }
 
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// Where the log of `server` is.
     pub fn of(&self, server: &str) -> PathBuf {
-        self.0.join(server)
+        self.path.join(server)
     }
 
     pub fn opener(
         &self,
     ) -> impl Fn(&ServerName) -> Result<Box<dyn LogStore>, StoreError> + Send + Sync + use<> {
-        let path = self.0.clone();
+        let path = self.path.clone();
         move |name| Ok(graft::store::redb(path.join(name.as_str()))?)
     }
 
@@ -46,7 +54,9 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        if self.is_own {
+            let _ = fs::remove_dir_all(&self.path);
+        }
     }
 }
 
