@@ -1,5 +1,5 @@
 //! Directories that are not the store of this server: each is an error of its own, in words one can act on, and
-//! stays byte for byte as it was.
+//! stays as it was.
 
 #![cfg(feature = "redb")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "this is test code")]
@@ -11,6 +11,7 @@ use std::{
     error::Error,
     fs,
     io::{BufRead, BufReader, Read, Write},
+    mem,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -24,6 +25,9 @@ use graft::{
     LogStore, Machine, ServerName, StartError, StoreError, Supervisor,
     store::{OpenError, RedbStore},
 };
+
+/// What is to be done about damage.
+const RESTORE: &str = "restore this server from the others";
 
 /// Starts `servers`, of which `server1` has its log at `path` and the others have theirs in memory.
 async fn start<M: Machine + Default>(
@@ -92,8 +96,17 @@ async fn does_not_open_or_start(path: &Path, advice: &str, advice_of_cluster: &s
     check_words(&error, path, advice);
     let started = start::<Notes>(path, &["server1"]).await.map(drop).unwrap_err();
     assert!(content(path) == before, "files were changed by: {}", words(&started));
-    let StartError::Store { server, .. } = &started else { panic!("{started:?}") };
+    let StartError::Store { server, source } = &started else { panic!("{started:?}") };
     assert_eq!(*server, "server1");
+    match source {
+        StoreError::Open(source) => {
+            let source = source.downcast_ref::<OpenError>().unwrap();
+            assert_eq!(mem::discriminant(source), mem::discriminant(&error));
+        }
+        // Damage is the same for all stores.
+        StoreError::Corrupt { .. } => assert_eq!(advice_of_cluster, RESTORE),
+        other => panic!("{other:?}"),
+    }
     check_words(&started, path, advice_of_cluster);
     error
 }
@@ -137,9 +150,8 @@ async fn a_file_of_something_else_in_a_store_is_refused() {
     let length = fs::metadata(&file).unwrap().len();
     fs::write(&file, vec![b'x'; usize::try_from(length).unwrap()]).unwrap();
     // The rest is a store's own, so a server is to be told that it lost something.
-    let (advice, of_cluster) =
-        ("give the path of another directory", "restore this server from the others");
-    let error = does_not_open_or_start(&path, advice, of_cluster).await;
+    let advice = "give the path of another directory";
+    let error = does_not_open_or_start(&path, advice, RESTORE).await;
     assert!(matches!(error, OpenError::Foreign { .. }), "{error:?}");
 }
 
@@ -151,7 +163,7 @@ async fn a_truncated_file_is_refused() {
     let file = fs::File::options().write(true).open(segment(&path)).unwrap();
     let length = file.metadata().unwrap().len();
     file.set_len(length / 2).unwrap();
-    let error = does_not_open(&path, "restore this server from the others").await;
+    let error = does_not_open(&path, RESTORE).await;
     let OpenError::Truncated { length: found, expected, .. } = &error else { panic!("{error:?}") };
     assert_eq!((*found, *expected), (length / 2, length));
 }
