@@ -15,7 +15,7 @@ use std::{
     fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
 };
 
 use common::{
@@ -78,11 +78,14 @@ fn cut_power(kind: &'static str, make: &[&str], size: u64) {
             acknowledged += allowed.start() - before;
             mount.unmount();
             let mount = Mount::new(kind, &image, directory.path().join("mount")).unwrap();
-            let state = child::look(&workload, &store, allowed);
+            let state = child::alone(|| {
+                let state = child::look(&workload, &store, allowed);
+                if state == workload.batches() {
+                    fs::remove_dir_all(&store).unwrap();
+                }
+                state
+            });
             allowed = state..=state;
-            if state == workload.batches() {
-                fs::remove_dir_all(&store).unwrap();
-            }
             mount.unmount();
         }
     }
@@ -140,7 +143,9 @@ impl Drop for Mount {
 }
 
 fn run(command: &mut Command) -> Result<String, String> {
-    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let ended = child::start(piped).and_then(Child::wait_with_output);
+    let output = ended.map_err(|error| format!("{command:?}: {error}"))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

@@ -14,7 +14,7 @@ use std::{
     ops::RangeInclusive,
     path::Path,
     process::{Child, ChildStdout, Command, Stdio},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -120,6 +120,21 @@ fn say(line: &str) {
     let _ = out.flush();
 }
 
+static STARTING: RwLock<()> = RwLock::new(());
+
+/// Works with files that no other process may have open: until it is another program, a process that
+/// is being started has all those open that this one has, and keeps a file system busy with them.
+pub fn alone<T>(work: impl FnOnce() -> T) -> T {
+    let _held = STARTING.write().unwrap_or_else(PoisonError::into_inner);
+    work()
+}
+
+/// Starts a process while nobody is [`alone`].
+pub fn start(command: &mut Command) -> io::Result<Child> {
+    let _held = STARTING.read().unwrap_or_else(PoisonError::into_inner);
+    command.spawn()
+}
+
 /// A child at work. Killed when dropped.
 pub struct Worker {
     child: Child,
@@ -138,7 +153,7 @@ impl Worker {
         let mut command = Command::new(env::current_exe().unwrap());
         command.args([test, "--exact", "--nocapture", "--test-threads=1"]);
         command.env(TASK, task.encode()).stdout(Stdio::piped()).stdin(Stdio::null());
-        let mut child = command.spawn().unwrap();
+        let mut child = start(&mut command).unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
         let workload = workload.clone();
         Self { child, lines, workload, task, is_done: false, is_poisoned: false }
