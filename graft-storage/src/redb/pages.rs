@@ -89,8 +89,8 @@ impl Layout {
         let order = u32::try_from(number >> 59).ok().filter(|order| *order <= MAX_ORDER)?;
         let (region, index) = (number >> 20 & 0xf_ffff, number & (0xf_ffff >> order));
         let size = PAGE << order;
-        let region = region.checked_mul(self.region)?;
-        Some((PAGE.checked_add(region)? + self.region_header + index * size, size))
+        let before = region.checked_mul(self.region)?.checked_add(PAGE + self.region_header)?;
+        Some((before.checked_add(index * size)?, size))
     }
 }
 
