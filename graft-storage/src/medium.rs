@@ -134,6 +134,16 @@ pub trait MediumFile: fmt::Debug + Send + Sync + 'static {
     /// Whatever the disk says. Any part of the bytes may then be there.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
+    /// Writes `length` zeros at `offset`, so that later writes there find blocks that are the file's
+    /// already. By default one call of [`write_at`](Self::write_at).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`write_at`](Self::write_at).
+    fn write_zeros(&self, offset: u64, length: usize) -> io::Result<()> {
+        self.write_at(offset, &vec![0; length])
+    }
+
     /// Cuts the file, or extends it by zeros.
     ///
     /// # Errors

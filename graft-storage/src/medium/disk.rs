@@ -269,6 +269,17 @@ impl MediumFile for DiskFile {
         })
     }
 
+    /// A page at a time: what is written at once is kept in memory as one piece, and each later sync
+    /// of a page in a large piece takes a fifth longer (Linux 6.18, ext4).
+    fn write_zeros(&self, offset: u64, length: usize) -> io::Result<()> {
+        const PAGE: usize = 4096;
+        for begin in (0..length).step_by(PAGE) {
+            let page = &[0; PAGE][..PAGE.min(length - begin)];
+            self.write_at(offset + begin as u64, page)?;
+        }
+        Ok(())
+    }
+
     fn set_len(&self, length: u64) -> io::Result<()> {
         self.with(|file| file.set_len(length))
     }

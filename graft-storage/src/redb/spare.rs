@@ -152,8 +152,7 @@ impl Filling {
     /// Writes and syncs a piece. Returns whether anything is left.
     fn step(&mut self) -> io::Result<bool> {
         let piece = PIECE.min(self.length - self.done);
-        let zeros = vec![0; usize::try_from(piece).unwrap_or(0)];
-        self.file.write_at(self.done, &zeros)?;
+        self.file.write_zeros(self.done, usize::try_from(piece).unwrap_or(0))?;
         self.file.sync_data()?;
         self.done += piece;
         Ok(self.done < self.length)
