@@ -16,7 +16,7 @@ use crate::conformance::samples;
 ///
 /// The same seed gives the same work. Batch 0 is the birth; batch `i` leads from state `i` to state
 /// `i + 1`, so whoever finds a store in one of the states can go on from there. What the states are a
-/// [`MemoryStore`] decides.
+/// [`MemoryStore`](crate::MemoryStore) decides.
 #[derive(Clone, Debug)]
 pub struct Workload {
     batches: Vec<Batch>,
