@@ -194,6 +194,12 @@ impl fmt::Debug for MemoryStore {
 
 #[async_trait]
 impl LogStore for MemoryStore {
+    async fn identity(&self) -> Result<Option<Identity>, StoreError> {
+        let state = self.shared.lock();
+        state.check_sound()?;
+        Ok(state.identity.clone())
+    }
+
     async fn create(&self, identity: &Identity) -> Result<(), StoreError> {
         let mut state = self.shared.lock();
         if let Some(owner) = &state.identity {

@@ -34,6 +34,16 @@ fn the_memory_store_keeps_every_promise() {
 }
 
 #[test]
+fn the_memory_store_tells_whose_it_is_without_being_recovered() {
+    let store = MemoryStore::new();
+    let told = conformance::block_on(LIMIT, async {
+        store.create(&broken_identity()).await?;
+        store.clone().identity().await
+    });
+    assert_eq!(told.unwrap().unwrap(), Some(broken_identity()));
+}
+
+#[test]
 fn every_check_has_a_name_of_its_own() {
     let mut names: Vec<_> = conformance::checks().iter().map(conformance::Check::name).collect();
     names.sort_unstable();
@@ -76,6 +86,8 @@ enum Bug {
     ReadsAnySnapshot,
     TakesAnyChunk,
     RefusesToStageAgain,
+    TellsAnotherIdentity,
+    FencesWhenAskedForTheIdentity,
 }
 
 /// A memory store with a bug.
@@ -163,6 +175,16 @@ impl Broken {
 
 #[async_trait]
 impl LogStore for Broken {
+    async fn identity(&self) -> Result<Option<Identity>, StoreError> {
+        let identity = self.inner().identity().await?;
+        match self.bug {
+            Bug::TellsAnotherIdentity => return Ok(identity.map(|_| broken_identity())),
+            Bug::FencesWhenAskedForTheIdentity => drop(self.inner().recover().await?),
+            _ => {}
+        }
+        Ok(identity)
+    }
+
     async fn create(&self, identity: &Identity) -> Result<(), StoreError> {
         match self.inner().create(identity).await {
             Err(StoreError::AlreadyBorn { .. }) if self.has(Bug::BornAgain) => Ok(()),
@@ -421,6 +443,14 @@ const BUGS: &[(Bug, &str)] = &[
     (Bug::ReadsAnySnapshot, "what_is_staged_is_invisible_until_it_is_installed"),
     (Bug::TakesAnyChunk, "a_chunk_that_does_not_continue_is_refused"),
     (Bug::RefusesToStageAgain, "staging_begins_anew_at_byte_zero_and_after_a_reopen"),
+    (
+        Bug::TellsAnotherIdentity,
+        "whoever_only_asks_for_the_identity_is_told_the_true_one_and_fences_nobody",
+    ),
+    (
+        Bug::FencesWhenAskedForTheIdentity,
+        "whoever_only_asks_for_the_identity_is_told_the_true_one_and_fences_nobody",
+    ),
 ];
 
 /// The check called `name`, run on a store with `bug`.

@@ -10,10 +10,22 @@ use crate::{Identity, Index, Loaded, LogId, Recovered, SnapshotChunk, Write};
 /// Where a server keeps what it must not forget.
 ///
 /// A handle is one group's view of the store. `graft_storage::conformance` checks any implementation
-/// against what is promised here. Every error but those of [`create`](Self::create) and
-/// [`recover`](Self::recover) is fatal for the node that gets it.
+/// against what is promised here. Every error but those of [`identity`](Self::identity),
+/// [`create`](Self::create) and [`recover`](Self::recover) is fatal for the node that gets it.
 #[async_trait]
 pub trait LogStore: Send + Sync + 'static {
+    /// Whose store this is, as far as that can be told by looking: nothing is changed and nobody is
+    /// fenced, so that a store of somebody else can be refused as it is. `None` where it was never
+    /// born, or only [`recover`](Self::recover) can tell, which is what is provided; whoever recovers
+    /// checks again.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`recover`](Self::recover).
+    async fn identity(&self) -> Result<Option<Identity>, StoreError> {
+        Ok(None)
+    }
+
     /// Gives the store its identity, durably.
     ///
     /// # Errors
@@ -75,6 +87,9 @@ pub trait LogStore: Send + Sync + 'static {
 
 #[async_trait]
 impl<S: LogStore + ?Sized> LogStore for Box<S> {
+    async fn identity(&self) -> Result<Option<Identity>, StoreError> {
+        (**self).identity().await
+    }
     async fn create(&self, identity: &Identity) -> Result<(), StoreError> {
         (**self).create(identity).await
     }

@@ -1,9 +1,9 @@
 //! A store is born once and remembers as whom.
 
-use graft_core::{Identity, Recovered, StoreError};
+use graft_core::{Identity, LogId, LogStore, Recovered, StoreError};
 
 use super::{
-    Fixture, Verdict, ensure_eq, ensure_refused, list_checks,
+    Fixture, Verdict, ensure, ensure_eq, ensure_refused, list_checks,
     samples::{append, born, identity, range, recovered, write},
 };
 
@@ -11,6 +11,7 @@ list_checks![
     a_store_never_born_recovers_as_none_and_takes_no_writes,
     a_newborn_store_is_empty_and_knows_its_identity,
     a_second_birth_is_refused_and_changes_nothing,
+    whoever_only_asks_for_the_identity_is_told_the_true_one_and_fences_nobody,
 ];
 
 async fn a_store_never_born_recovers_as_none_and_takes_no_writes(fixture: &dyn Fixture) -> Verdict {
@@ -48,4 +49,31 @@ async fn a_second_birth_is_refused_and_changes_nothing(fixture: &dyn Fixture) ->
     let store = fixture.reopen().await;
     ensure_refused(store.create(&other).await, is_refusal, promise)?;
     ensure_eq(&recovered(&*store).await?, &before, "after a refused birth")
+}
+
+async fn whoever_only_asks_for_the_identity_is_told_the_true_one_and_fences_nobody(
+    fixture: &dyn Fixture,
+) -> Verdict {
+    let stranger = fixture.open().await;
+    ensure_eq(&stranger.identity().await?, &None, "the identity of what was never born")?;
+    let owner = born(fixture).await?;
+    write(&*owner, [append(1, 1..3)]).await?;
+    tells_the_truth(&*stranger).await?;
+    tells_the_truth(&*fixture.open().await).await?;
+    write(&*owner, [append(1, 3..4)]).await?;
+    drop((stranger, owner));
+    let store = fixture.reopen().await;
+    tells_the_truth(&*store).await?;
+    let found = recovered(&*store).await?;
+    ensure_eq(&found.identity, &identity(), "the identity that is recovered")?;
+    ensure_eq(&found.last, &LogId::new(1, 3), "the log after its identity was asked for")
+}
+
+/// A store that can tell only when it is recovered says nothing.
+async fn tells_the_truth(store: &dyn LogStore) -> Verdict {
+    let told = store.identity().await?;
+    ensure(
+        told.is_none() || told == Some(identity()),
+        format_args!("the identity is told as it is or not at all: found {told:?}"),
+    )
 }
