@@ -1,8 +1,8 @@
 //! What redb sees of a segment's file.
 //!
 //! A file is opened *on trial*: what redb's recovery writes goes to memory, in order, until the
-//! store has looked at what was recovered. If it is sound the writes are done for real, syncs
-//! included; if it is not, the file is as it was found. A file that is only read stays on trial for
+//! store has looked at what was recovered and its server has recovered the store. Then the writes are
+//! done for real, syncs included; where it never comes to that, the file is as it was found. A file that is only read stays on trial for
 //! good, and one whose segment is sealed goes back to it: nothing that redb does when it closes
 //! reaches a sealed file.
 //!
@@ -130,14 +130,18 @@ impl Backend {
         self
     }
 
-    /// Ends the trial: what was written in it is written to the file, and so is what comes.
+    /// Ends the trial: what was written in it is written to the file, and so is what comes. What the
+    /// file then holds is durable.
     pub(super) fn accept(&self) -> io::Result<()> {
         let mut trial = self.0.write_trial();
         let calls = trial.take().and_then(|trial| trial.calls).unwrap_or_default();
         calls.iter().try_for_each(|call| match call {
             Call::Write(offset, bytes) => self.0.write_file(*offset, bytes),
             Call::Sync => self.0.sync_file(),
-        })
+        })?;
+        // Also where redb had nothing to write: what it found may be of a process that ended before
+        // its sync did.
+        self.0.sync_file()
     }
 
     /// Ends the trial of a file that nobody knows by its name yet: one sync at the end is enough.

@@ -6,8 +6,7 @@ use graft_core::StoreError;
 
 use super::pages::Pages;
 
-/// Why a store cannot be opened. Its files are as they were, unless the disk itself
-/// [failed](Self::Io) once everything had been found sound.
+/// Why a store cannot be opened. Its files are as they were.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {

@@ -60,8 +60,10 @@
 //! error that names file, table and record; redb's own pages are checked whenever a segment is
 //! opened, and there the error names the file and the table that the page is part of; what is part
 //! of none, as redb's header, is called *redb's own pages*. redb opens a file *on trial*: what its
-//! recovery would write is kept in memory until what it recovered has been found sound, so what is
-//! refused is left as it was found, and sealed segments and [`verify`] never write.
+//! recovery would write is kept in memory until what it recovered has been found sound and the store
+//! is recovered by its server. So what is refused, here or by whoever asks for its
+//! [`identity`](LogStore::identity), is left as it was found, byte for byte, and sealed segments and
+//! [`verify`] never write.
 //!
 //! [`RedbStore::scrub`] reads everything slowly beside the work, [`verify`] in one go.
 //!
@@ -179,9 +181,9 @@ pub use self::{
 };
 
 use self::{
-    opening::{look, not_a_directory, take_over},
+    opening::{Found, look, not_a_directory},
     reader::{Load, Reader},
-    shared::Shared,
+    shared::{Published, Shared},
     writer::{Batch, Born, Order, Writer},
 };
 use crate::medium::{Disk, Medium, Open};
@@ -205,7 +207,10 @@ const MAX_LOADS: usize = 256;
 /// * A write whose caller is gone happens all the same.
 /// * Writes of several callers that wait at the same time become one commit. Each is whole, and
 ///   they happen in the order in which they came.
-/// * The directory is born with the store: opening an empty one leaves nothing in it but `lock`.
+/// * Opening changes no file but `lock`: the store is written from the first
+///   [`recover`](LogStore::recover) or [`create`](LogStore::create) on, so what was opened by mistake
+///   stays as it was. What is read or told before that is what was found, some of which a power cut
+///   may still undo.
 ///
 /// ```
 /// # graft_storage::conformance::block_on(std::time::Duration::from_secs(60), async {
@@ -249,11 +254,12 @@ struct Engine {
 }
 
 impl RedbStore {
-    /// The store in the directory at `path`, which is made where it does not exist.
+    /// The store in the directory at `path`, which is made where it does not exist. Opening changes no
+    /// file, whatever comes of it.
     ///
     /// # Errors
     ///
-    /// [`OpenError`] says what is wrong, where, and what to do. The files are as they were.
+    /// [`OpenError`] says what is wrong, where, and what to do.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         Self::open_with(path, &Options::default())
     }
@@ -276,8 +282,9 @@ impl RedbStore {
     /// Those of [`open`](Self::open).
     pub fn open_on(medium: Arc<dyn Medium>, options: &Options) -> Result<Self, OpenError> {
         let lock = opening::lock(&*medium)?;
-        let found = look(&medium, Open::Existing, options)?;
-        let (shared, born) = take_over(medium, options.clone(), lock, found)?;
+        let Found { born, snapshots } = look(&medium, Open::Existing, options)?;
+        let published = born.as_ref().map(Published::new);
+        let shared = Shared::new(medium, options.clone(), lock, snapshots, published);
         let action = "start a thread of the store";
         let engine =
             Engine::start(shared, born).map_err(|source| OpenError::Io { action, source })?;
@@ -406,6 +413,12 @@ impl fmt::Debug for RedbStore {
 
 #[async_trait]
 impl LogStore for RedbStore {
+    async fn identity(&self) -> Result<Option<Identity>, StoreError> {
+        let shared = &self.engine.shared;
+        shared.check_sound()?;
+        Ok(shared.published().map(|published| Identity::clone(&published.identity)))
+    }
+
     async fn create(&self, identity: &Identity) -> Result<(), StoreError> {
         let identity = identity.clone();
         let generation = self.order(|reply| Order::Create(identity, reply)).await?;

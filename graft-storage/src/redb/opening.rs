@@ -1,4 +1,8 @@
-//! Opening a store: everything that is looked at before anything is written.
+//! Opening a store: everything that is looked at before anything is written, and what is written once
+//! the store is somebody's.
+//!
+//! Whose a store is can be seen only once it is open, so opening writes nothing. The first recovery
+//! [takes it over](Born::take_over).
 
 use std::{io, path::Path, sync::Arc};
 
@@ -9,7 +13,6 @@ use super::{
     facts::State,
     options::Options,
     segment::{self, Segment},
-    shared::{Published, Shared},
     snapshot::{self, Snapshot, Snapshots},
     spare,
     witness::{self, Witness},
@@ -49,6 +52,11 @@ impl Files {
         Err(OpenError::Foreign { file: in_store(medium, foreign), reason })
     }
 
+    /// The numbers that the files of snapshots have are not given again.
+    fn snapshots(&self) -> Snapshots {
+        Snapshots::new(self.snapshots.iter().copied().max().unwrap_or(0))
+    }
+
     /// Removes what a crash left behind. What cannot be removed does no harm.
     fn remove_orphans(&self, medium: &dyn Medium, state: &State) {
         let is_used = |name: &str| {
@@ -70,7 +78,7 @@ impl Files {
 /// A store that was looked at, and is taken over by nobody yet.
 pub(super) struct Found {
     pub(super) born: Option<Born>,
-    files: Files,
+    pub(super) snapshots: Snapshots,
 }
 
 /// Looks at the store on `medium`. No file is changed.
@@ -81,7 +89,7 @@ pub(super) fn look(
 ) -> Result<Found, OpenError> {
     let files = Files::list(&**medium)?;
     let Some(newest) = files.segments.iter().copied().max() else {
-        return look_at_unborn(&**medium, files);
+        return look_at_unborn(&**medium, &files);
     };
     let witness = open_witness(&**medium, how);
     let known = witness.as_ref().ok().and_then(|witness| Some(witness.as_ref()?.latest()));
@@ -121,8 +129,10 @@ pub(super) fn look(
     let installed = state.snapshot.as_ref();
     let snapshot = installed.map(|installed| Snapshot::open(&**medium, installed).map(Arc::new));
     let snapshot = snapshot.transpose().map_err(failed)?;
-    let born = Born { state, active: Arc::new(active), snapshot, witness };
-    Ok(Found { born: Some(born), files })
+    let snapshots = files.snapshots();
+    let untouched = Some(files);
+    let born = Born { state, active: Arc::new(active), snapshot, witness, untouched };
+    Ok(Found { born: Some(born), snapshots })
 }
 
 /// A file that is shorter than it was is no file of redb in many ways; the length says it best.
@@ -153,14 +163,14 @@ fn open_witness(medium: &dyn Medium, how: Open) -> Result<Option<Witness>, OpenE
 }
 
 /// There is no segment: a new directory, or what is left of one.
-fn look_at_unborn(medium: &dyn Medium, files: Files) -> Result<Found, OpenError> {
+fn look_at_unborn(medium: &dyn Medium, files: &Files) -> Result<Found, OpenError> {
     files.check_own(medium)?;
     let acknowledged = open_witness(medium, Open::Read).ok().flatten().map(|found| found.latest());
     match acknowledged {
         Some(found) if found.sequence > 0 => {
             Err(missing(medium, &segment::file_name(found.segment)))
         }
-        _ => Ok(Found { born: None, files }),
+        _ => Ok(Found { born: None, snapshots: files.snapshots() }),
     }
 }
 
@@ -211,35 +221,24 @@ pub(super) fn lock(medium: &dyn Medium) -> Result<LockGuard, OpenError> {
     }
 }
 
-/// Takes over what was found: from now on it is written.
-pub(super) fn take_over(
-    medium: Arc<dyn Medium>,
-    options: Options,
-    lock: LockGuard,
-    found: Found,
-) -> Result<(Shared, Option<Born>), OpenError> {
-    let Found { born, files } = found;
-    let highest = files.snapshots.iter().copied().max().unwrap_or(0);
-    let Some(mut born) = born else {
-        let snapshots = Snapshots::new(highest);
-        return Ok((Shared::new(medium, options, lock, snapshots, None), None));
-    };
-    begin_to_write(&*medium, &mut born).map_err(|error| {
-        medium.poison(&error.to_string());
-        OpenError::of(&medium.describe(), error)
-    })?;
-    files.remove_orphans(&*medium, &born.state);
-    let snapshots = Snapshots::new(highest);
-    let published = Published::new(&born);
-    let shared = Shared::new(medium, options, lock, snapshots, Some(published));
-    Ok((shared, Some(born)))
-}
+impl Born {
+    /// Makes what was found what a power cut cannot undo, and removes what a crash left behind, unless
+    /// that was done: from now on the store is written.
+    pub(super) fn take_over(&mut self, medium: &dyn Medium) -> Result<(), StoreError> {
+        let Some(files) = self.untouched.take() else {
+            return Ok(());
+        };
+        self.begin_to_write(medium).inspect_err(|error| medium.poison(&error.to_string()))?;
+        files.remove_orphans(medium, &self.state);
+        Ok(())
+    }
 
-fn begin_to_write(medium: &dyn Medium, born: &mut Born) -> Result<(), StoreError> {
-    born.active.accept()?;
-    // Where a process ended between the renaming of a segment and the sync behind it, the name is
-    // seen and would still not survive a power cut, while what is recovered must.
-    let action = "make the names of files durable";
-    medium.sync_names().map_err(|source| StoreError::Io { action, source })?;
-    born.acknowledge()
+    fn begin_to_write(&mut self, medium: &dyn Medium) -> Result<(), StoreError> {
+        self.active.accept()?;
+        // Where a process ended between the renaming of a segment and the sync behind it, the name is
+        // seen and would still not survive a power cut, while what is recovered must.
+        let action = "make the names of files durable";
+        medium.sync_names().map_err(|source| StoreError::Io { action, source })?;
+        self.acknowledge()
+    }
 }

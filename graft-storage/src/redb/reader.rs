@@ -129,7 +129,7 @@ impl Reader {
         snapshot.ok_or(StoreError::NoSnapshot { id })?.read(offset, max_bytes)
     }
 
-    /// Files that cannot be removed now are removed when the store is opened again.
+    /// Files that cannot be removed now are removed when the store is recovered by the next process.
     fn remove(&mut self, names: &[String]) {
         self.open.retain(|segment| !names.iter().any(|name| name == segment.name()));
         let Shared { medium, spare, options, .. } = &*self.shared;

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use graft_core::{Index, LogId, StoreError, Term};
+use graft_core::{Identity, Index, LogId, StoreError, Term};
 
 use super::{
     facts::Sealed,
@@ -34,6 +34,7 @@ pub(super) struct Shared {
 /// What is durable, as far as readers need it.
 #[derive(Clone)]
 pub(super) struct Published {
+    pub(super) identity: Arc<Identity>,
     pub(super) sequence: u64,
     pub(super) compacted: LogId,
     pub(super) last: LogId,
@@ -48,6 +49,7 @@ impl Published {
     pub(super) fn new(born: &Born) -> Self {
         let state = &born.state;
         Self {
+            identity: Arc::new(state.identity.clone()),
             sequence: state.sequence,
             compacted: state.outline.compacted,
             last: state.outline.last,
@@ -64,6 +66,7 @@ impl Published {
         let state = &born.state;
         let (sealed, terms) = (state.sealed.as_slice(), state.outline.terms.as_slice());
         Self {
+            identity: Arc::clone(&self.identity),
             sequence: state.sequence,
             compacted: state.outline.compacted,
             last: state.outline.last,

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     facts::{Fact, Sealed, State},
+    opening::Files,
     reader::Load,
     record,
     segment::{self, Changes, Segment},
@@ -54,6 +55,8 @@ pub(super) struct Born {
     pub(super) active: Arc<Segment>,
     pub(super) snapshot: Option<Arc<Snapshot>>,
     pub(super) witness: Witness,
+    /// The files that were there when it was opened, until it is taken over.
+    pub(super) untouched: Option<Files>,
 }
 
 impl Born {
@@ -105,7 +108,8 @@ impl Writer {
                 next = orders.blocking_recv();
             }
         }
-        if let Some(born) = self.born.as_ref().filter(|_| self.broken.is_none()) {
+        let is_written = |born: &&Born| born.untouched.is_none() && self.broken.is_none();
+        if let Some(born) = self.born.as_ref().filter(is_written) {
             // The next opening could do without; but a disk that fails to sync is not to be
             // trusted.
             if let Err(error) = born.witness.sync() {
@@ -134,7 +138,8 @@ impl Writer {
         let mut state = State::newborn(identity.clone());
         let active = begin_segment(&self.shared, &mut state, Changes::default())?;
         witness.acknowledge(acknowledged(&state, &active)).map_err(io)?;
-        let born = self.born.insert(Born { state, active, snapshot: None, witness });
+        let born =
+            self.born.insert(Born { state, active, snapshot: None, witness, untouched: None });
         self.shared.publish(Published::new(born));
         Ok(self.shared.next_generation())
     }
@@ -142,6 +147,8 @@ impl Writer {
     fn recover(&mut self) -> Result<(Option<Recovered>, u64), StoreError> {
         self.check_usable()?;
         let recovered = self.born.as_ref().map(|born| born.state.recovered()).transpose()?;
+        // Behind that: what cannot be recovered stays as it was found.
+        self.born.as_mut().map_or(Ok(()), |born| born.take_over(&*self.shared.medium))?;
         let mut snapshots = self.shared.snapshots();
         let generation = self.shared.next_generation();
         snapshots.forget_staged(&*self.shared.medium);

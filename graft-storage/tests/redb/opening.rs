@@ -1,8 +1,8 @@
-//! What cannot be opened says what is wrong, and stays as it is.
+//! What cannot be opened says what is wrong, and stays as it is; and so does what is only opened.
 
 use std::{fs, path::Path, sync::Arc};
 
-use graft_core::{Index, LogId, LogStore};
+use graft_core::{Index, LogId, LogStore, StoreError, Term};
 use graft_storage::{
     RedbStore,
     medium::{Disk, FaultyMedium},
@@ -10,7 +10,7 @@ use graft_storage::{
 };
 
 use crate::support::{
-    Directory, Watched, append, born, compact, is_long, read_all, small, wait, write,
+    Directory, Watched, append, born, compact, identity, is_long, read_all, small, wait, write,
 };
 
 /// The error, after which every file must be as it was.
@@ -148,13 +148,98 @@ fn what_a_crash_left_behind_is_removed() {
     for orphan in orphans {
         fs::write(directory.at(orphan), b"half").unwrap();
     }
-    drop(RedbStore::open(directory.path()).unwrap());
-    for orphan in orphans {
-        assert!(!directory.at(orphan).exists(), "{orphan}");
-    }
     let store = RedbStore::open(directory.path()).unwrap();
     let found = wait(store.recover()).unwrap().unwrap();
     assert_eq!(found.last, LogId::new(1, 1000));
+    for orphan in orphans {
+        assert!(!directory.at(orphan).exists(), "{orphan}");
+    }
+}
+
+/// Looks at a store without taking it over: whose it is, and one of its entries.
+fn look(directory: &Directory) {
+    let store = RedbStore::open(directory.path()).unwrap();
+    assert_eq!(wait(store.identity()).unwrap(), Some(identity()));
+    assert_eq!(read_all(&store, 900, 901).unwrap().len(), 1);
+    let refused = wait(store.write(vec![append(1, 1001..1002, 1)]));
+    assert!(matches!(refused, Err(StoreError::Fenced)), "{refused:?}");
+}
+
+#[test]
+fn looking_at_a_store_that_was_closed_changes_no_byte() {
+    let directory = closed();
+    let before = directory.content();
+    look(&directory);
+    assert!(directory.content() == before);
+}
+
+#[test]
+fn looking_at_what_a_crash_left_behind_changes_no_byte() {
+    let directory = closed();
+    for orphan in
+        ["log-00000000000000000009.redb.tmp", "snapshot-00000000000000000008", "spare.tmp"]
+    {
+        fs::write(directory.at(orphan), b"half").unwrap();
+    }
+    let before = directory.content();
+    look(&directory);
+    assert!(directory.content() == before);
+}
+
+#[test]
+fn looking_at_the_store_of_a_process_that_was_killed_changes_no_byte() {
+    let original = closed();
+    let store = RedbStore::open(original.path()).unwrap();
+    wait(store.recover()).unwrap();
+    write(&store, vec![append(2, 1001..1100, 100)]);
+    let killed = Directory::new("redb");
+    for (name, bytes) in original.content() {
+        fs::write(killed.at(&name), bytes).unwrap();
+    }
+    drop(store);
+    let before = killed.content();
+    look(&killed);
+    assert!(killed.content() == before);
+    let store = RedbStore::open(killed.path()).unwrap();
+    let found = wait(store.recover()).unwrap().unwrap();
+    assert_eq!(found.last, LogId::new(2, 1099));
+}
+
+/// Nothing is even asked of the medium that could change it, in whatever state a process left the
+/// files. What is told of the owner is what is then recovered.
+#[test]
+fn looking_at_a_store_changes_nothing_wherever_the_power_went() {
+    let options = small().segment_bytes(64 << 10);
+    let medium = FaultyMedium::new(1).recording();
+    let store = born(Arc::new(medium.clone()), &options);
+    for batch in 0..12 {
+        write(&store, vec![append(1, batch * 50 + 1..batch * 50 + 51, 128)]);
+        if batch == 8 {
+            compact(&store, LogId { term: Term(1), index: Index(300) }, 1000).unwrap();
+        }
+    }
+    drop(store);
+    let trace = medium.trace().unwrap();
+    let mut replay = trace.replay();
+    let (mut born, mut unborn) = (0, 0);
+    loop {
+        let seed = replay.boundary();
+        for medium in [replay.exit(seed), replay.crash(seed)] {
+            let medium = medium.recording();
+            let open = || RedbStore::open_on(Arc::new(medium.clone()), &options).unwrap();
+            let store = open();
+            let told = wait(store.identity()).unwrap();
+            drop(store);
+            assert_eq!(medium.boundaries(), 0, "at boundary {seed}: {:?}", replay.next_step());
+            let found = wait(open().recover()).unwrap();
+            assert_eq!(found.map(|found| found.identity), told, "at boundary {seed}");
+            *if told.is_some() { &mut born } else { &mut unborn } += 1;
+        }
+        if !replay.advance() {
+            break;
+        }
+    }
+    assert!(born > 100 && unborn > 0, "{born} {unborn}");
 }
 
 /// How long a store takes to open after a crash depends on one file of it, not on all.
@@ -186,7 +271,7 @@ fn a_snapshot_that_lost_its_file_is_named() {
     let directory = closed();
     let store = RedbStore::open(directory.path()).unwrap();
     wait(store.recover()).unwrap();
-    compact(&store, LogId { term: graft_core::Term(1), index: Index(500) }, 100_000).unwrap();
+    compact(&store, LogId { term: Term(1), index: Index(500) }, 100_000).unwrap();
     drop(store);
     let names = directory.content().into_keys();
     let snapshot = names.into_iter().find(|name| name.starts_with("snapshot-")).unwrap();
