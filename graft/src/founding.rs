@@ -35,10 +35,18 @@ pub(crate) async fn found(
     entry: &EntryType,
     runtime: &dyn Runtime,
 ) -> Result<bool, StartError> {
+    // Before the first is recovered, which may write: a store of somebody else stays as it is found.
+    for founder in founders {
+        let identity = founder.store.identity().await.map_err(|error| founder.failed(error))?;
+        if let Some(identity) = identity {
+            check_identity(founder, &identity, cluster, entry)?;
+        }
+    }
     let mut stores = Vec::with_capacity(founders.len());
     for founder in founders {
         let recovered = founder.store.recover().await.map_err(|error| founder.failed(error))?;
         if let Some(recovered) = &recovered {
+            // Not every store can tell before.
             check_identity(founder, &recovered.identity, cluster, entry)?;
         }
         stores.push(recovered);

@@ -71,20 +71,12 @@ fn check_words(error: &dyn Error, path: &Path, advice: &str) {
     assert!(!words.contains('\n') && !words.ends_with('.'), "{words}");
 }
 
-/// What a start with the store at `path` is refused with, because it is somebody else's. That is known once it is
-/// open, and whenever redb opens a file it writes the header, the first 320 bytes, anew, which name the same
-/// commit as before. Nothing else at `path` may change.
+/// What a start with the store at `path` is refused with, because it is somebody else's. That is known only once
+/// it is open, and still no byte of it may change.
 async fn refused<M: Machine + Default>(path: &Path, servers: &[&str]) -> StartError {
-    const HEADER: usize = 320;
-    let recorded = || {
-        let mut found = content(path);
-        let header = found.get_mut(&segment(path)).unwrap().as_mut().unwrap();
-        header[..HEADER].fill(0);
-        found
-    };
-    let before = recorded();
+    let before = content(path);
     let error = start::<M>(path, servers).await.map(drop).unwrap_err();
-    assert!(recorded() == before, "files were changed by: {}", words(&error));
+    assert!(content(path) == before, "files were changed by: {}", words(&error));
     error
 }
 
@@ -242,6 +234,30 @@ async fn the_store_of_another_machine_is_refused() {
     let StartError::WrongMachine { stored, given, .. } = &error else { panic!("{error:?}") };
     assert_eq!((stored.as_str(), given.as_str()), ("Note", "Number"));
     check_words(&error, &path, "give the server its own store");
+}
+
+/// The stores of the others are not taken over either where one is refused, wherever that stands in the list.
+#[tokio::test]
+async fn the_stores_beside_one_that_is_refused_stay_as_they_were() {
+    const PAIR: [&str; 2] = ["server1", "server2"];
+    let disks = [Directory::new(), Directory::new()];
+    let servers_of_others = ["server2", "server3"];
+    for (disk, servers) in disks.iter().zip([PAIR, servers_of_others]) {
+        let cluster = graft::cluster(servers).stores(disk.opener());
+        soon(cluster.start(Notes::default)).await.unwrap().shutdown().await;
+    }
+    let paths = [disks[0].of("server1"), disks[1].of("server2")];
+    let before = paths.each_ref().map(|path| content(path));
+    let [own, foreign] = paths.clone();
+    let open = move |name: &ServerName| {
+        let path = if *name == "server1" { &own } else { &foreign };
+        Ok(graft::store::redb(path)?)
+    };
+    let started = soon(graft::cluster(PAIR).stores(open).start(Notes::default)).await;
+    let error = started.map(drop).unwrap_err();
+    assert!(matches!(&error, StartError::WrongCluster { server, .. } if *server == "server2"));
+    check_words(&error, &paths[1], "name the same servers as at its first start");
+    assert!(paths.each_ref().map(|path| content(path)) == before, "files were changed");
 }
 
 /// After all of that refusing, the store is still what it was.
