@@ -206,6 +206,9 @@ impl ApplyLane {
 }
 
 /// Carries a job to the thread and sees to it that the node hears of its end, whatever that is.
+///
+/// A machine that is lost is dropped before anybody hears of it: its drop is its user's code, which
+/// may take its time or panic, and the machine is not at rest before that is over.
 struct Delivery {
     desk: Arc<Desk>,
     job: Option<Box<Job>>,
@@ -223,20 +226,24 @@ impl Delivery {
             let start = works.runtime.now();
             works.apply(batch, start, start.saturating_add(ApplyLane::THREAD_BUDGET))
         }));
-        self.desk.give_back(match outcome {
-            Ok(outcome) => Returned::Slice(job, outcome),
-            Err(panic) => Returned::Lost { reason: panic_text(&*panic) },
-        });
+        match outcome {
+            Ok(outcome) => self.desk.give_back(Returned::Slice(job, outcome)),
+            Err(panic) => self.lose(job, panic_text(&*panic)),
+        }
+    }
+
+    fn lose(&self, job: Box<Job>, mut reason: String) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(job))) {
+            reason = format!("{reason}; dropping it panicked: {}", panic_text(&*panic));
+        }
+        self.desk.give_back(Returned::Lost { reason });
     }
 }
 
 impl Drop for Delivery {
     fn drop(&mut self) {
         if let Some(job) = self.job.take() {
-            drop(job);
-            self.desk.give_back(Returned::Lost {
-                reason: "its runtime dropped the work before running it".into(),
-            });
+            self.lose(job, "its runtime dropped the work before running it".into());
         }
     }
 }

@@ -222,6 +222,21 @@ pub(crate) struct Seen {
     pub(crate) gate: watch::Sender<bool>,
     /// `SLOW` commands take time while this is true.
     pub(crate) slow: AtomicBool,
+    /// The machine panics where nothing catches it but its thread, while this is true.
+    pub(crate) broken: AtomicBool,
+    /// What the machine does as it is dropped.
+    pub(crate) farewell: Mutex<Farewell>,
+    /// Whether it is being dropped.
+    pub(crate) is_leaving: watch::Sender<bool>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Farewell {
+    #[default]
+    Nothing,
+    /// Waits for the gate, as [`BLOCK`] does.
+    Blocks,
+    Panics,
 }
 
 /// A machine that keeps a list, and does what the bodies of its commands say.
@@ -251,6 +266,28 @@ pub(crate) const SLOW: &[u8] = b"slow";
 /// Makes the machine panic.
 pub(crate) const PANIC: &[u8] = b"panic";
 
+impl Journal {
+    fn wait_at_the_gate(&self) {
+        self.runtime.work_ends();
+        while !*self.seen.gate.borrow() {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        self.runtime.work_begins();
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.seen.is_leaving.send_replace(true);
+        let farewell = *self.seen.farewell.lock().unwrap();
+        match farewell {
+            Farewell::Nothing => {}
+            Farewell::Blocks => self.wait_at_the_gate(),
+            Farewell::Panics => panic!("the test asked for it, too"),
+        }
+    }
+}
+
 impl StateMachine for Journal {
     fn check(&self) -> CommandCheck {
         |_, body| match body {
@@ -275,11 +312,7 @@ impl StateMachine for Journal {
                 return Err(Undecodable { version: command.version, reason });
             }
             BLOCK => {
-                self.runtime.work_ends();
-                while !*self.seen.gate.borrow() {
-                    std::thread::park_timeout(Duration::from_millis(1));
-                }
-                self.runtime.work_begins();
+                self.wait_at_the_gate();
             }
             SLOW if self.seen.slow.load(Ordering::Relaxed) => {
                 self.runtime.pass(Duration::from_micros(300));
@@ -305,6 +338,7 @@ impl StateMachine for Journal {
     }
 
     fn apply_mode(&self) -> ApplyMode {
+        assert!(!self.seen.broken.load(Ordering::Relaxed), "the test broke it");
         self.mode
     }
 }

@@ -19,7 +19,9 @@ use graft_core::{
 };
 
 use cluster::{Cluster, identity, reply};
-use doors::{BLOCK, CHECK_PANIC, CHECKING, Disk, HARD, INVALID, PANIC, SLOW, Seen, UNDECODABLE};
+use doors::{
+    BLOCK, CHECK_PANIC, CHECKING, Disk, Farewell, HARD, INVALID, PANIC, SLOW, Seen, UNDECODABLE,
+};
 
 /// Heartbeats go out every 50 ms; a tick and a slice of applying may be added.
 const LONGEST_SILENCE: Duration = Duration::from_millis(65);
@@ -285,6 +287,46 @@ async fn a_machine_that_is_lost_with_its_thread_stops_its_server() {
     assert!(matches!(reason, StopReason::MachineFailed { .. }), "{reason}");
     let reason = RejectReason::Stopping { proposed: true };
     assert_eq!(reply(waiting).await, Reply::Rejected(reason));
+}
+
+/// Whoever waits for the machine's rest, to make another one, waits on where nobody tells of it.
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_panics_as_it_is_lost_is_at_rest_and_stops_its_server() {
+    let mut cluster = Cluster::start_with(1, ApplyMode::Thread, |_| {}).await;
+    let leader = cluster.leader().await;
+    cluster.request(leader, b"one").await;
+    *cluster.servers[leader].seen.farewell.lock().unwrap() = Farewell::Panics;
+    cluster.runtime.full.store(true, Ordering::Relaxed);
+    let waiting = cluster.send(leader, b"two");
+    let reason = cluster.stopped(leader).await;
+    let StopReason::MachineFailed { reason } = &reason else { panic!("{reason}") };
+    assert!(reason.contains("dropping it panicked: the test asked for it, too"), "{reason}");
+    let reason = RejectReason::Stopping { proposed: true };
+    assert_eq!(reply(waiting).await, Reply::Rejected(reason));
+    cluster.servers[leader].handle.machine_rests(Duration::from_secs(1)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_is_lost_is_not_at_rest_before_it_is_dropped() {
+    let mut cluster = Cluster::start_with(1, ApplyMode::Thread, |_| {}).await;
+    let leader = cluster.leader().await;
+    cluster.request(leader, b"one").await;
+    let seen = Arc::clone(&cluster.servers[leader].seen);
+    *seen.farewell.lock().unwrap() = Farewell::Blocks;
+    seen.broken.store(true, Ordering::Relaxed);
+    let waiting = cluster.send(leader, b"two");
+    let mut leaving = seen.is_leaving.subscribe();
+    leaving.wait_for(|is_leaving| *is_leaving).await.unwrap();
+    let rests = cluster.servers[leader].handle.machine_rests(Duration::from_secs(1)).await;
+    assert!(matches!(rests, Err(HandleError::NoAnswer { .. })), "{rests:?}");
+    seen.gate.send_replace(true);
+    // Without a deadline: time goes on until the thread has seen the gate.
+    let reason = RejectReason::Stopping { proposed: true };
+    assert_eq!(waiting.await.unwrap(), Reply::Rejected(reason));
+    cluster.servers[leader].handle.machine_rests(Duration::from_secs(1)).await.unwrap();
+    let reason = cluster.stopped(leader).await;
+    let StopReason::MachineFailed { reason } = &reason else { panic!("{reason}") };
+    assert_eq!(reason, "the test broke it");
 }
 
 #[tokio::test(start_paused = true)]
