@@ -67,6 +67,10 @@ impl Node {
     /// somebody else or fails.
     pub async fn open(parts: NodeParts) -> Result<(Self, Handle), OpenError> {
         parts.config.validate()?;
+        // Before it is recovered, which may write: the store of somebody else stays as it is.
+        if let Some(found) = parts.store.identity().await.map_err(OpenError::Store)? {
+            check_identity(&parts.config, &found)?;
+        }
         let durable = parts.store.recover().await.map_err(OpenError::Store)?;
         let durable = durable.ok_or(OpenError::NotBorn)?;
         check_ours(&parts.config, &durable)?;
@@ -137,7 +141,16 @@ impl fmt::Debug for Node {
 
 /// Checks that the store is this server's and that its machine can be built from it.
 fn check_ours(config: &NodeConfig, durable: &Recovered) -> Result<(), OpenError> {
-    let Identity { cluster, epoch, node, .. } = &durable.identity;
+    check_identity(config, &durable.identity)?;
+    let compacted = durable.compacted.index;
+    if compacted.0 > 0 || durable.snapshot.is_some() {
+        return Err(OpenError::Compacted { compacted });
+    }
+    Ok(())
+}
+
+fn check_identity(config: &NodeConfig, found: &Identity) -> Result<(), OpenError> {
+    let Identity { cluster, epoch, node, .. } = found;
     let wanted = &config.raft;
     let parts = [
         ("cluster", cluster.0 == wanted.cluster.0, cluster.to_string(), wanted.cluster.to_string()),
@@ -148,10 +161,6 @@ fn check_ours(config: &NodeConfig, durable: &Recovered) -> Result<(), OpenError>
         if !same {
             return Err(OpenError::WrongIdentity { field, stored, configured });
         }
-    }
-    let compacted = durable.compacted.index;
-    if compacted.0 > 0 || durable.snapshot.is_some() {
-        return Err(OpenError::Compacted { compacted });
     }
     Ok(())
 }

@@ -30,6 +30,10 @@ pub(crate) struct Disk {
     pub(crate) stalled: watch::Sender<bool>,
     /// The next write fails.
     pub(crate) broken: AtomicBool,
+    /// Whether it tells whose it is without being recovered.
+    pub(crate) tells: AtomicBool,
+    /// How often it was recovered.
+    pub(crate) recoveries: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -41,12 +45,18 @@ struct Held {
 
 #[async_trait]
 impl LogStore for Disk {
+    async fn identity(&self) -> Result<Option<Identity>, StoreError> {
+        let tells = self.tells.load(Ordering::Relaxed);
+        Ok(self.held.lock().unwrap().identity.clone().filter(|_| tells))
+    }
+
     async fn create(&self, identity: &Identity) -> Result<(), StoreError> {
         self.held.lock().unwrap().identity = Some(identity.clone());
         Ok(())
     }
 
     async fn recover(&self) -> Result<Option<Recovered>, StoreError> {
+        self.recoveries.fetch_add(1, Ordering::Relaxed);
         let held = self.held.lock().unwrap();
         let Some(identity) = held.identity.clone() else {
             return Ok(None);

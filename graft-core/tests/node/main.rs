@@ -533,6 +533,13 @@ async fn a_node_does_not_open_on_what_is_not_its_own() {
     assert!(matches!(wrong, OpenError::WrongIdentity { field: "server", .. }), "{wrong}");
     let wrong = open(&cluster.servers[0].disk, 1).await;
     assert!(matches!(wrong, OpenError::WrongIdentity { field: "epoch", .. }), "{wrong}");
+
+    // A store that can tell whose it is is refused before it is recovered, which would change it.
+    let recoveries = disk.recoveries.load(Ordering::Relaxed);
+    disk.tells.store(true, Ordering::Relaxed);
+    let wrong = open(&disk, 0).await;
+    assert!(matches!(wrong, OpenError::WrongIdentity { field: "server", .. }), "{wrong}");
+    assert_eq!(disk.recoveries.load(Ordering::Relaxed), recoveries);
     let mut parts = cluster.parts(id, &disk, &seen);
     parts.config.max_entry_bytes = 0;
     let wrong = Node::open(parts).await.map(|_| ()).unwrap_err();
