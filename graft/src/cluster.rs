@@ -162,7 +162,7 @@ impl Cluster {
                 None => Arc::new(MemoryStore::new()),
                 Some(open) => Arc::new(open(server.name()).map_err(|source| {
                     let server = server.name().clone();
-                    StartError::Store { server, source }
+                    StartError::Store { server, place: None, source }
                 })?),
             };
             server.set_store(store);
@@ -206,6 +206,7 @@ impl Cluster {
         let Some(store) = server.store() else {
             return Err(StartError::StoreClosed { server: name() });
         };
+        let place = store.place();
         let transport: Arc<dyn Transport> = Arc::new(self.hub.transport(server.node()));
         let parts = NodeParts {
             config: self.config.for_node(server.node(), self.id, self.runtime.random()),
@@ -216,7 +217,7 @@ impl Cluster {
             observer: None,
         };
         let (node, handle) = Node::open(parts).await.map_err(|error| match error {
-            OpenError::Store(source) => StartError::Store { server: name(), source },
+            OpenError::Store(source) => StartError::Store { server: name(), place, source },
             other => StartError::Unusable { server: name(), reason: other.to_string() },
         })?;
         Ok(Opened { node, handle, transport })

@@ -152,10 +152,12 @@ pub enum StartError {
         reason: String,
     },
     /// A store failed.
-    #[error("the store of server `{server}` failed")]
+    #[error("the store of server `{server}`{} failed", at(place))]
     Store {
         /// Whose store.
         server: ServerName,
+        /// Where that is, if the store says so; where it could not be opened, `source` does.
+        place: Option<String>,
         /// What it said.
         #[source]
         source: StoreError,

@@ -24,7 +24,7 @@ pub(crate) struct Founder<'a> {
 
 impl Founder<'_> {
     fn failed(&self, source: StoreError) -> StartError {
-        StartError::Store { server: self.name.clone(), source }
+        StartError::Store { server: self.name.clone(), place: self.store.place(), source }
     }
 }
 

@@ -88,7 +88,7 @@ async fn does_not_open_or_start(path: &Path, advice: &str, advice_of_cluster: &s
     check_words(&error, path, advice);
     let started = start::<Notes>(path, &["server1"]).await.map(drop).unwrap_err();
     assert!(content(path) == before, "files were changed by: {}", words(&started));
-    let StartError::Store { server, source } = &started else { panic!("{started:?}") };
+    let StartError::Store { server, source, .. } = &started else { panic!("{started:?}") };
     assert_eq!(*server, "server1");
     match source {
         StoreError::Open(source) => {

@@ -18,6 +18,9 @@ use graft_storage::{
     redb::Options,
 };
 
+/// What a faulty medium calls itself.
+const PLACE: &str = "a faulty medium";
+
 /// A disk that can fail for each server.
 #[derive(Clone)]
 struct Media([FaultyMedium; 3]);
@@ -90,6 +93,7 @@ async fn fail_a_sync(media: &Media, notes: &Supervisor<Notes>, victim: &str) -> 
         panic!("{status}")
     };
     assert!(reason.contains("the disk failed to Sync, as a test wanted"), "{reason}");
+    assert!(reason.contains(PLACE), "{reason}");
     for (name, seen) in notes.servers() {
         assert_eq!(seen, if name == victim { status.clone() } else { Status::Running });
     }
@@ -107,6 +111,7 @@ async fn fail_a_sync(media: &Media, notes: &Supervisor<Notes>, victim: &str) -> 
         assert!(matches!(source, StoreError::Poisoned { .. }), "{source:?}");
         let words = words(&error);
         assert!(words.contains(victim) && words.contains("a sync of the store failed"), "{words}");
+        assert!(words.contains(PLACE), "{words}");
         assert!(words.contains("restart the process after checking the disk"), "{words}");
     }
     assert_eq!(notes.watch(victim).unwrap().borrow().status, status);
@@ -155,8 +160,9 @@ async fn a_store_whose_sync_failed_does_not_start_a_new_cluster_in_the_same_proc
     fail_a_sync(&media, &notes, "server2").await;
     notes.shutdown().await;
     let error = media.cluster().start(Notes::default).await.unwrap_err();
-    let StartError::Store { server, source } = &error else { panic!("{error}") };
+    let StartError::Store { server, source, .. } = &error else { panic!("{error}") };
     assert_eq!(*server, "server2");
     assert!(matches!(source, StoreError::Poisoned { .. }), "{source:?}");
-    assert!(words(&error).contains("restart the process"), "{}", words(&error));
+    let words = words(&error);
+    assert!(words.contains("restart the process") && words.contains(PLACE), "{words}");
 }

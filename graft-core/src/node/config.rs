@@ -151,8 +151,10 @@ pub enum StopReason {
     #[error(transparent)]
     Fatal(Fatal),
     /// The store failed. Nothing is known about what was being done, and it is not tried again.
-    #[error("its store failed to {action}: {reason}")]
+    #[error("its store{} failed to {action}: {reason}", at(place))]
     Store {
+        /// Where that is, if the store says so.
+        place: Option<String>,
         /// What it was asked for.
         action: &'static str,
         /// The error and its causes.
@@ -185,9 +187,14 @@ pub enum StopReason {
 }
 
 impl StopReason {
-    pub(super) fn store(action: &'static str, error: &StoreError) -> Self {
-        Self::Store { action, reason: with_causes(error) }
+    pub(super) fn store(place: Option<String>, action: &'static str, error: &StoreError) -> Self {
+        Self::Store { place, action, reason: with_causes(error) }
     }
+}
+
+/// The place of a store, for the middle of a sentence.
+fn at(place: &Option<String>) -> String {
+    place.as_ref().map(|place| format!(" at {place}")).unwrap_or_default()
 }
 
 /// An error and everything behind it, in one line.
@@ -218,10 +225,13 @@ mod tests {
     }
 
     #[test]
-    fn a_store_error_is_told_with_its_cause() {
+    fn a_store_error_is_told_with_its_place_and_its_cause() {
         let source = std::io::Error::other("no space left");
-        let reason = StopReason::store("write", &StoreError::Io { action: "sync", source });
-        let told = reason.to_string();
-        assert!(told.ends_with("the store failed to sync: no space left"), "{told}");
+        let error = StoreError::Io { action: "sync", source };
+        let told = |place| StopReason::store(place, "write", &error).to_string();
+        let nowhere = "its store failed to write: the store failed to sync: no space left";
+        assert_eq!(told(None), nowhere);
+        let somewhere = nowhere.replacen("store", "store at data/server1", 1);
+        assert_eq!(told(Some("data/server1".to_owned())), somewhere);
     }
 }

@@ -56,7 +56,7 @@ impl<'a> Lanes<'a> {
             }
             Poll::Ready(Err(error)) => {
                 self.write = None;
-                Err(StopReason::store("write", &error))
+                Err(StopReason::store(self.store.place(), "write", &error))
             }
         }
     }
@@ -89,7 +89,7 @@ impl<'a> Lanes<'a> {
                 Ok(Loaded::Compacted(_)) | Err(StoreError::OutOfRange { .. }) => {
                     Ok(Some((id, Entries::new())))
                 }
-                Err(error) => Err(StopReason::store("read the log", &error)),
+                Err(error) => Err(StopReason::store(self.store.place(), "read the log", &error)),
             };
         }
         Ok(None)

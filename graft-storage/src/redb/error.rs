@@ -101,8 +101,10 @@ pub enum OpenError {
         reason: String,
     },
     /// The disk failed.
-    #[error("the store failed to {action}")]
+    #[error("the store at {path} failed to {action}")]
     Io {
+        /// The path that was given.
+        path: String,
         /// What was tried.
         action: &'static str,
         /// What the system said.
@@ -119,10 +121,13 @@ pub enum OpenError {
 
 impl OpenError {
     pub(super) fn of(path: &str, error: StoreError) -> Self {
+        let within = path.to_owned();
         match error {
-            StoreError::Corrupt { location, reason } => Self::Corrupt { location, reason },
-            StoreError::Io { action, source } => Self::Io { action, source },
-            StoreError::Poisoned { reason } => Self::Poisoned { path: path.to_owned(), reason },
+            StoreError::Corrupt { location, reason } => {
+                Self::Corrupt { location: format!("{location} in {path}"), reason }
+            }
+            StoreError::Io { action, source } => Self::Io { path: within, action, source },
+            StoreError::Poisoned { reason } => Self::Poisoned { path: within, reason },
             other => Self::Backend { reason: other.to_string() },
         }
     }
@@ -137,8 +142,14 @@ impl From<OpenError> for StoreError {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::Corrupt { location, reason } => Self::Corrupt { location, reason },
-            OpenError::Io { action, source } => Self::Io { action, source },
-            OpenError::Poisoned { reason, .. } => Self::Poisoned { reason },
+            // These have no field for where that is, and whoever opens many stores must know.
+            OpenError::Io { path, action, source } => {
+                let source = io::Error::new(source.kind(), format!("{path}: {source}"));
+                Self::Io { action, source }
+            }
+            OpenError::Poisoned { path, reason } => {
+                Self::Poisoned { reason: format!("{path}: {reason}") }
+            }
             OpenError::Foreign { file, reason } if reason != NOT_EMPTY => Self::Corrupt {
                 location: format!("{file}, {}", Pages::Own),
                 reason: format!("it was not written by a store of graft ({reason})"),

@@ -285,9 +285,9 @@ impl RedbStore {
         let Found { born, snapshots } = look(&medium, Open::Existing, options)?;
         let published = born.as_ref().map(Published::new);
         let shared = Shared::new(medium, options.clone(), lock, snapshots, published);
-        let action = "start a thread of the store";
-        let engine =
-            Engine::start(shared, born).map_err(|source| OpenError::Io { action, source })?;
+        let (path, action) = (shared.medium.describe(), "start a thread of the store");
+        let engine = Engine::start(shared, born);
+        let engine = engine.map_err(|source| OpenError::Io { path, action, source })?;
         Ok(Self { engine: Arc::new(engine), generation: AtomicU64::new(0) })
     }
 

@@ -92,8 +92,9 @@ impl Segment {
         pacer: Option<(Arc<Pacer>, Arc<Shared>)>,
     ) -> Result<Self, OpenError> {
         let name = file_name(number);
-        let io = |source| OpenError::Io { action: "open a segment", source };
-        let location = || format!("{} in {}", name, medium.describe());
+        let (path, action) = (medium.describe(), "open a segment");
+        let io = |source| OpenError::Io { path: path.clone(), action, source };
+        let location = || format!("{name} in {path}");
         let file = medium.open(&name, how).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => {
                 OpenError::Corrupt { location: location(), reason: "the file is missing".into() }
@@ -119,8 +120,8 @@ impl Segment {
             return Err(OpenError::Foreign { file: location(), reason });
         }
         let opened = Self::start(number, backend, cache);
-        let segment = opened.map_err(|error| OpenError::of(&medium.describe(), error))?;
-        segment.check_format(&location())?;
+        let segment = opened.map_err(|error| OpenError::of(&path, error))?;
+        segment.check_format(&path)?;
         Ok(segment)
     }
 
@@ -203,8 +204,9 @@ impl Segment {
         })
     }
 
-    fn check_format(&self, file: &str) -> Result<(), OpenError> {
-        let wrong = |error| OpenError::of("", error);
+    fn check_format(&self, path: &str) -> Result<(), OpenError> {
+        let wrong = |error| OpenError::of(path, error);
+        let file = format!("{} in {path}", self.name());
         let view = self.view().map_err(wrong)?;
         let found = view.fact(Fact::Format).map_err(wrong)?;
         let Some(found) = found else {
@@ -213,12 +215,11 @@ impl Segment {
                 return Err(wrong(view.corrupt_fact(Fact::Format, "it is missing".into())));
             }
             let reason = "it has no table facts".into();
-            return Err(OpenError::Foreign { file: file.to_owned(), reason });
+            return Err(OpenError::Foreign { file, reason });
         };
         let found = Format::decode(GROUP, &found)
             .map_err(|reason| wrong(view.corrupt_fact(Fact::Format, reason)))?;
         let own = Format::own();
-        let file = file.to_owned();
         if found.version > VERSION {
             return Err(OpenError::NewerFormat { file, found: found.version, known: VERSION });
         }
