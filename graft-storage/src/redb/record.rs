@@ -117,16 +117,18 @@ pub(super) fn encode(group: GroupId, entries: &[&Entry], out: &mut Vec<u8>) {
     out.extend_from_slice(&checksum.to_le_bytes());
     out.resize(HEADER, 0);
     for entry in entries {
+        let begin = out.len();
         let mut header = [0; HEADER];
         header[4..8].copy_from_slice(&count(entry.payload.len()).to_le_bytes());
         header[8..16].copy_from_slice(&entry.log_id.term.0.to_le_bytes());
         header[16..24].copy_from_slice(&entry.time.0.to_le_bytes());
         header[24] = entry.kind as u8;
-        let checksum = record_checksum(group, entry.log_id.index, &header, &entry.payload);
-        header[..4].copy_from_slice(&checksum.to_le_bytes());
         out.extend_from_slice(&header);
         out.extend_from_slice(&entry.payload);
-        out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
+        let checksum = record_checksum(group, entry.log_id.index, &out[begin + 4..]);
+        out[begin..begin + 4].copy_from_slice(&checksum.to_le_bytes());
+        let padding = out.len().next_multiple_of(ALIGNMENT) - out.len();
+        out.extend_from_slice(&[0; ALIGNMENT][..padding]);
     }
 }
 
@@ -135,13 +137,12 @@ fn count(value: usize) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }
 
-fn record_checksum(group: GroupId, index: Index, header: &[u8; HEADER], payload: &[u8]) -> u32 {
+/// The checksum of a record at this place, of all that comes behind the checksum itself.
+fn record_checksum(group: GroupId, index: Index, record: &[u8]) -> u32 {
     let mut place = [0; 16];
     place[..8].copy_from_slice(&group.0.to_le_bytes());
     place[8..].copy_from_slice(&index.0.to_le_bytes());
-    let checksum = crc32c::crc32c(&place);
-    let checksum = crc32c::crc32c_append(checksum, &header[4..]);
-    crc32c::crc32c_append(checksum, payload)
+    crc32c::crc32c_append(crc32c::crc32c(&place), record)
 }
 
 /// The header of a chunk that was found under the index `first`.
@@ -230,8 +231,8 @@ impl Chunk {
             return Err(cut());
         }
         let payload = self.bytes.slice(begin..end);
-        let (stored, found) =
-            (u32_at(header, 0), record_checksum(self.group, index, header, &payload));
+        let found = record_checksum(self.group, index, &self.bytes[at + 4..end]);
+        let stored = u32_at(header, 0);
         if stored != found {
             return Err(format!("its checksum is {found:08x}, {stored:08x} was written"));
         }
