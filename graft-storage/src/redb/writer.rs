@@ -32,6 +32,10 @@ const MAX_BATCHES: usize = 1024;
 /// A commit takes no further write once its entries have this size.
 const MAX_COMMIT_BYTES: usize = 4 << 20;
 
+/// A spare file costs as much writing as all that comes into it, and spares each commit the same. For
+/// commits larger than this it does not pay.
+const WORTH_A_SPARE: u64 = 32 << 10;
+
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// What the thread is asked for, in the order in which it happens.
@@ -93,6 +97,7 @@ impl Writer {
 
     /// Does what it is asked for until nobody is left who could ask.
     pub(super) fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        keep_freed_memory();
         let mut next = orders.blocking_recv();
         while let Some(order) = next.take() {
             match order {
@@ -242,12 +247,13 @@ impl Writer {
             shared.medium.sync_names().map_err(io("make the names of files durable"))?;
         }
         let rotates = is_full(&born.active, &born.state, shared);
+        let footprint = record::footprint(commit.changes.entries.iter());
         if rotates {
             commit.rotate(born, shared)?;
         } else {
             commit.changes.facts = commit.changed_facts();
             born.state.advance(&commit.changes.facts);
-            born.state.written += record::footprint(commit.changes.entries.iter());
+            born.state.written += footprint;
             born.active.commit(&commit.changes, &born.state, &mut self.buffer)?;
         }
         let acknowledged = acknowledged(&born.state, &born.active);
@@ -262,6 +268,7 @@ impl Writer {
         self.garbage.append(&mut commit.garbage);
         let options = &shared.options;
         let needs_spare = options.preallocated_bytes > 0
+            && footprint <= WORTH_A_SPARE
             && born.state.written > options.segment_bytes / 2
             && shared.spare.is_missing();
         if needs_spare || !self.garbage.is_empty() {
@@ -287,6 +294,15 @@ impl Writer {
             free.send(Load::MakeSpare);
         }
     }
+}
+
+/// redb takes memory for each page it writes, and frees it. What a thread frees at the end of its heap,
+/// glibc gives back to the system at once, to get it again page by page: a sixth of the time of a
+/// commit of a megabyte. It does so no longer below twice the size of the largest block that was ever
+/// freed, so one is taken and freed, which is never touched. Other allocators do not mind.
+fn keep_freed_memory() {
+    const BLOCK: usize = 4 << 20;
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(BLOCK)));
 }
 
 /// The snapshots that a write must fit.

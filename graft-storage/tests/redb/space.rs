@@ -53,10 +53,13 @@ fn a_log_that_is_purged_behind_its_head_takes_little_more_than_it_holds() {
     }
 }
 
-/// What is filled ahead is what is used, whatever the sizes of entries and batches are.
+/// What is filled ahead is what is used, whatever the sizes of entries and batches are. Large
+/// commits have nothing filled ahead after the first file: theirs grow, and not beyond the plan.
 #[test]
 fn files_of_the_log_are_as_long_as_was_planned() {
-    for (count, size) in [(20, 100), (100, 128), (1000, 128), (3, 20_000), (1, 1 << 20)] {
+    let small = [(20, 100), (100, 128)].map(|batch| (batch, true));
+    let large = [(1000, 128), (3, 20_000), (1, 1 << 20)].map(|batch| (batch, false));
+    for ((count, size), is_filled) in small.into_iter().chain(large) {
         let directory = Directory::new("redb");
         let options = Options::default().segment_bytes(4 << 20);
         let store = born(Arc::new(Disk::create(directory.path()).unwrap()), &options);
@@ -75,7 +78,8 @@ fn files_of_the_log_are_as_long_as_was_planned() {
         drop(store);
         let total: usize = logs().iter().sum();
         println!("{count} x {size}: {:?}, {total} for {bytes}", logs());
-        assert!(logs().iter().all(|length| *length == planned), "{planned} were planned");
+        let fits = |length: usize| length == planned || (!is_filled && length < planned);
+        assert!(logs().into_iter().all(fits), "{planned} were planned");
         // A row of more than half a page has the page for itself.
         assert!(total - planned < bytes / 2 * 5, "{total} bytes for {bytes}");
     }
