@@ -8,6 +8,7 @@
 mod entries;
 mod memory_store;
 mod raft_step;
+mod redb_store;
 mod round_trip;
 mod sessions;
 
@@ -23,6 +24,7 @@ fn main() {
         .configure_from_args();
     entries::bench(&mut criterion);
     memory_store::bench(&mut criterion);
+    redb_store::bench(&mut criterion);
     sessions::bench(&mut criterion);
     raft_step::bench(&mut criterion);
     round_trip::bench(&mut criterion);

@@ -1,4 +1,5 @@
-//! A client's request, answered by three servers on one thread, as `versus` measures it.
+//! A client's request, answered by three servers on one thread, as `versus` measures it: in memory,
+//! and on a disk beside servers that write and do nothing else.
 
 use std::time::Duration;
 
@@ -10,6 +11,18 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     for contender in contenders::graft() {
         for clients in [1, 64, 1024] {
+            let id = BenchmarkId::new(contender.name(), clients);
+            group.bench_function(id, |bencher| {
+                bencher.iter_custom(|requests| measure(&*contender, clients, requests));
+            });
+        }
+    }
+    group.finish();
+    let mut group = criterion.benchmark_group("round_trip_on_redb");
+    group.throughput(Throughput::Elements(1)).sample_size(10);
+    for contender in contenders::graft_on_disk().into_iter().chain(contenders::baselines_on_disk())
+    {
+        for clients in [1, 64, 1024, 4096] {
             let id = BenchmarkId::new(contender.name(), clients);
             group.bench_function(id, |bencher| {
                 bencher.iter_custom(|requests| measure(&*contender, clients, requests));

@@ -231,6 +231,15 @@ mod tests {
     }
 
     #[test]
+    fn every_contender_on_a_disk_finishes() {
+        let all = contenders::graft_on_disk().into_iter().chain(contenders::baselines_on_disk());
+        for contender in all {
+            let measurement = contender.run(Flavour::Shared { workers: 2 }, WORKLOAD).unwrap();
+            assert_eq!(measurement.workload, WORKLOAD);
+        }
+    }
+
+    #[test]
     fn growth_measures_every_length_that_was_asked_for() {
         let plan = GrowthPlan { clients: 4, entries: vec![100, 300], window: 50, windows: 3 };
         for contender in contenders::all() {

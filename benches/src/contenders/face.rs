@@ -1,4 +1,4 @@
-//! graft as its users see it: `graft::start` and `graft::request`.
+//! graft as its users see it: `graft::start` and `graft::request`, on memory and on the disk.
 
 use std::sync::{
     Arc,
@@ -6,8 +6,9 @@ use std::sync::{
 };
 
 use graft::{Archive, Deserialize, Entry, Machine, Serialize, Supervisor};
+use tempfile::TempDir;
 
-use crate::{Caller, Deployment, Failure};
+use crate::{Caller, Deployment, Failure, disk};
 
 /// A command without content.
 #[derive(Archive, Serialize, Deserialize, Debug)]
@@ -39,10 +40,7 @@ impl Deployment for Face {
     type Caller = Asker;
 
     async fn found() -> Result<Self, Failure> {
-        // Clusters that run at the same time must differ in name where clients ask from elsewhere.
-        static CLUSTERS: AtomicU64 = AtomicU64::new(0);
-        let cluster = CLUSTERS.fetch_add(1, Ordering::Relaxed);
-        let names = [1, 2, 3].map(|server| format!("cluster{cluster}-server{server}"));
+        let names = names();
         let server = Arc::from(names[0].as_str());
         let supervisor = graft::start(names, || Idle).await.map_err(failure)?;
         Ok(Self { supervisor, server })
@@ -55,6 +53,45 @@ impl Deployment for Face {
     async fn close(self) {
         self.supervisor.shutdown().await;
     }
+}
+
+/// Three servers by name, with every log on the disk.
+pub(super) struct FaceOnDisk {
+    face: Face,
+    directory: TempDir,
+}
+
+impl Deployment for FaceOnDisk {
+    const NAME: &'static str = "graft::request on redb";
+
+    type Caller = Asker;
+
+    async fn found() -> Result<Self, Failure> {
+        let directory = disk::scratch().map_err(failure)?;
+        let path = directory.path().to_owned();
+        let names = names();
+        let server = Arc::from(names[0].as_str());
+        let cluster = graft::cluster(names)
+            .stores(move |name| Ok(graft::store::redb(path.join(name.to_string()))?));
+        let supervisor = cluster.start(|| Idle).await.map_err(failure)?;
+        Ok(Self { face: Face { supervisor, server }, directory })
+    }
+
+    fn caller(&self) -> Asker {
+        self.face.caller()
+    }
+
+    async fn close(self) {
+        self.face.close().await;
+        drop(self.directory);
+    }
+}
+
+/// Clusters that run at the same time must differ in name where clients ask from elsewhere.
+fn names() -> [String; 3] {
+    static CLUSTERS: AtomicU64 = AtomicU64::new(0);
+    let cluster = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+    [1, 2, 3].map(|server| format!("cluster{cluster}-server{server}"))
 }
 
 fn failure(error: impl std::fmt::Display) -> Failure {

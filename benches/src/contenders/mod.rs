@@ -1,18 +1,20 @@
 //! The contenders, a file each.
 
 mod face;
+mod minimal;
 mod node;
 mod openraft_0_10;
 mod openraft_0_9;
 mod peer_log;
 
 use crate::{Bench, Contender};
-use face::Face;
-use node::{NodePlain, NodeSession};
+use face::{Face, FaceOnDisk};
+use minimal::Minimal;
+use node::{NodeOnDisk, NodePlain, NodeSession};
 use openraft_0_9::Openraft09;
 use openraft_0_10::Openraft010;
 
-/// Everyone, graft first.
+/// Everyone on memory, graft first.
 #[must_use]
 pub fn all() -> Vec<Box<dyn Contender>> {
     let mut all = graft();
@@ -34,4 +36,16 @@ pub fn graft() -> Vec<Box<dyn Contender>> {
 #[must_use]
 pub fn peers() -> Vec<Box<dyn Contender>> {
     vec![Box::new(Bench::<Openraft09>::new()), Box::new(Bench::<Openraft010>::new())]
+}
+
+/// Graft on the disk.
+#[must_use]
+pub fn graft_on_disk() -> Vec<Box<dyn Contender>> {
+    vec![Box::new(Bench::<NodeOnDisk>::new()), Box::new(Bench::<FaceOnDisk>::new())]
+}
+
+/// What graft on the disk is held against.
+#[must_use]
+pub fn baselines_on_disk() -> Vec<Box<dyn Contender>> {
+    vec![Box::new(Bench::<Minimal>::new())]
 }

@@ -1,4 +1,4 @@
-//! graft's own driver: three `Node`s on memory, asked through one `Client`.
+//! graft's own driver: three `Node`s, asked through one `Client`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,11 +10,12 @@ use graft_core::{
     node::{Handle, NodeConfig, NodeParts},
     raft,
 };
-use graft_storage::MemoryStore;
+use graft_storage::{MemoryStore, RedbStore};
 use graft_transport::Hub;
+use tempfile::TempDir;
 use tokio::time::timeout;
 
-use crate::{Caller, Deployment, Failure, samples};
+use crate::{Caller, Deployment, Failure, disk, samples};
 
 const NAMES: [&str; 3] = ["server1", "server2", "server3"];
 
@@ -30,7 +31,7 @@ impl Deployment for NodeSession {
     type Caller = Asker;
 
     async fn found() -> Result<Self, Failure> {
-        Cluster::found(Self::NAME).await.map(Self)
+        Cluster::found(Self::NAME, memory).await.map(Self)
     }
 
     fn caller(&self) -> Asker {
@@ -48,7 +49,7 @@ impl Deployment for NodePlain {
     type Caller = Asker;
 
     async fn found() -> Result<Self, Failure> {
-        Cluster::found(Self::NAME).await.map(Self)
+        Cluster::found(Self::NAME, memory).await.map(Self)
     }
 
     fn caller(&self) -> Asker {
@@ -58,6 +59,40 @@ impl Deployment for NodePlain {
     async fn close(self) {
         self.0.close().await;
     }
+}
+
+/// Asked under a session, with every log on the disk.
+pub(super) struct NodeOnDisk {
+    cluster: Cluster,
+    directory: TempDir,
+}
+
+impl Deployment for NodeOnDisk {
+    const NAME: &'static str = "graft Node on redb, exactly once";
+
+    type Caller = Asker;
+
+    async fn found() -> Result<Self, Failure> {
+        let directory = disk::scratch().map_err(|error| Failure::of(Self::NAME, error))?;
+        let open = |name: &str| -> Result<Arc<dyn LogStore>, disk::Error> {
+            Ok(Arc::new(RedbStore::open(directory.path().join(name))?))
+        };
+        let cluster = Cluster::found(Self::NAME, open).await?;
+        Ok(Self { cluster, directory })
+    }
+
+    fn caller(&self) -> Asker {
+        self.cluster.asker(RequestOptions::new(0))
+    }
+
+    async fn close(self) {
+        self.cluster.close().await;
+        drop(self.directory);
+    }
+}
+
+fn memory(_name: &str) -> Result<Arc<dyn LogStore>, disk::Error> {
+    Ok(Arc::new(MemoryStore::new()))
 }
 
 /// A task that sends requests by a client it shares with all others, as the tasks of a program do.
@@ -84,7 +119,10 @@ impl Cluster {
     /// Longer than any election.
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    async fn found(contender: &'static str) -> Result<Self, Failure> {
+    async fn found(
+        contender: &'static str,
+        store: impl Fn(&str) -> Result<Arc<dyn LogStore>, disk::Error>,
+    ) -> Result<Self, Failure> {
         let runtime = TokioRuntime::current().ok_or_else(|| Failure::of(contender, "no tokio"))?;
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
         let hub = Hub::new(Arc::clone(&runtime), 0);
@@ -94,7 +132,8 @@ impl Cluster {
         }));
         let mut handles = Vec::new();
         for name in NAMES {
-            let handle = start(name, &founding, &hub, &runtime).await;
+            let store = store(name).map_err(|error| Failure::of(contender, error))?;
+            let handle = start(name, store, &founding, &hub, &runtime).await;
             handles.push(handle.map_err(|error| Failure::of(contender, error))?);
         }
         let first = handles[0].campaign().await;
@@ -127,20 +166,20 @@ impl Cluster {
     }
 }
 
-/// Starts a newborn server on memory.
+/// Starts a newborn server on a new store.
 async fn start(
     name: &str,
+    store: Arc<dyn LogStore>,
     founding: &Membership,
     hub: &Hub,
     runtime: &Arc<dyn Runtime>,
 ) -> Result<Handle, Box<dyn std::error::Error + Send + Sync>> {
     let (cluster, node) = (samples::CLUSTER, NodeId::of_name(name));
-    let store = MemoryStore::new();
     store.create(&samples::identity(name)).await?;
     store.write(founding.founding_writes()).await?;
     let parts = NodeParts {
         config: NodeConfig::new(raft::Config { cluster, ..raft::Config::new(node) }),
-        store: Arc::new(store),
+        store,
         transport: Arc::new(hub.transport(node)),
         machine: Box::new(Nothing),
         runtime: Arc::clone(runtime),

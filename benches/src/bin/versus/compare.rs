@@ -1,9 +1,7 @@
 //! Throughput, latency and CPU time of everyone at several numbers of clients.
 
-use std::error::Error;
-
 use clap::Args;
-use graft_benches::{Failure, Flavour, Measurement, Workload, median};
+use graft_benches::{Failure, Flavour, Measurement, Workload, disk::Error, median};
 use serde::Serialize;
 
 use crate::{Common, Contestant, progress, report};
@@ -72,7 +70,7 @@ struct Setting<'a> {
     failed: u32,
 }
 
-pub(crate) fn run(options: &Options) -> Result<String, Box<dyn Error>> {
+pub(crate) fn run(options: &Options) -> Result<String, Error> {
     let common = &options.common;
     let contestants = common.contestants();
     let mut settings = options.settings(&contestants)?;
@@ -108,10 +106,7 @@ pub(crate) fn run(options: &Options) -> Result<String, Box<dyn Error>> {
 impl Options {
     /// All settings in the order in which a round runs them: contenders next to each other, so that
     /// whatever else the machine does meets them alike.
-    fn settings<'a>(
-        &self,
-        contestants: &'a [Contestant],
-    ) -> Result<Vec<Setting<'a>>, Box<dyn Error>> {
+    fn settings<'a>(&self, contestants: &'a [Contestant]) -> Result<Vec<Setting<'a>>, Error> {
         let flavours = self.common.flavours();
         let mut settings = Vec::new();
         for &clients in &self.clients {

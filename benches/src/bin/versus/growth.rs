@@ -1,9 +1,7 @@
 //! What a request costs while the log grows from thousands to millions of entries.
 
-use std::error::Error;
-
 use clap::Args;
-use graft_benches::{Flavour, Growth, GrowthPlan, Measurement, median};
+use graft_benches::{Flavour, Growth, GrowthPlan, Measurement, disk::Error, median};
 use serde::Serialize;
 
 use crate::{Common, Contestant, progress, report};
@@ -63,7 +61,7 @@ pub(crate) struct Cost {
     pub(crate) cpu_ratio: f64,
 }
 
-pub(crate) fn run(options: &Options) -> Result<String, Box<dyn Error>> {
+pub(crate) fn run(options: &Options) -> Result<String, Error> {
     let common = &options.common;
     let contestants = common.contestants();
     let flavours = options.flavours();
@@ -94,7 +92,7 @@ pub(crate) fn run(options: &Options) -> Result<String, Box<dyn Error>> {
 }
 
 impl Options {
-    fn plan(&self) -> Result<GrowthPlan, Box<dyn Error>> {
+    fn plan(&self) -> Result<GrowthPlan, Error> {
         if !self.entries.is_sorted() || self.entries.is_empty() {
             return Err("--entries: give one or more lengths in rising order".into());
         }

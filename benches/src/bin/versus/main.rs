@@ -4,8 +4,12 @@
 //! then lets so many clients send empty commands, each waiting for its answer before it sends the
 //! next. A runtime flavour is a property of the program around a library, so every contender is run
 //! under each, and reported under the one that serves it best at that number of clients.
+//!
+//! `--store redb` does the same with every log on a disk, against a leader and two followers that
+//! write and do nothing else. `disk` holds the store alone against a loop around redb.
 
 mod compare;
+mod disk;
 mod growth;
 mod report;
 
@@ -32,6 +36,11 @@ struct Cli {
 enum Command {
     /// What a request costs as the log grows, on servers that keep running.
     Growth(growth::Options),
+    /// The store on a disk beside a loop around redb; purging, and opening after a crash.
+    Disk(disk::Options),
+    /// Fills a store until it is killed.
+    #[command(hide = true)]
+    Crash(disk::Crash),
 }
 
 /// What every measurement can be told.
@@ -52,6 +61,9 @@ struct Common {
     /// Only these flavours of runtime.
     #[arg(long, value_delimiter = ',')]
     flavours: Vec<FlavourName>,
+    /// Where the servers' logs are.
+    #[arg(long, value_enum, default_value_t = Store::Memory)]
+    store: Store,
 }
 
 /// A flavour, to be sized to the machine.
@@ -65,6 +77,15 @@ enum FlavourName {
     Split,
 }
 
+/// Where logs are.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Store {
+    /// In memory.
+    Memory,
+    /// On a disk.
+    Redb,
+}
+
 /// Somebody to measure, and on which side.
 struct Contestant {
     contender: Box<dyn Contender>,
@@ -76,8 +97,12 @@ impl Common {
         let side = |contenders: Vec<Box<dyn Contender>>, is_graft| {
             contenders.into_iter().map(move |contender| Contestant { contender, is_graft })
         };
-        side(contenders::graft(), true)
-            .chain(side(contenders::peers(), false))
+        let (graft, others) = match self.store {
+            Store::Memory => (contenders::graft(), contenders::peers()),
+            Store::Redb => (contenders::graft_on_disk(), contenders::baselines_on_disk()),
+        };
+        side(graft, true)
+            .chain(side(others, false))
             .filter(|contestant| self.wants(contestant.contender.name()))
             .collect()
     }
@@ -118,6 +143,8 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         None => compare::run(&cli.compare),
         Some(Command::Growth(options)) => growth::run(options),
+        Some(Command::Disk(options)) => disk::run(options),
+        Some(Command::Crash(options)) => disk::fill_until_killed(options),
     };
     let printed = result.and_then(|text| Ok(writeln!(io::stdout(), "{text}")?));
     match printed {
