@@ -145,7 +145,7 @@ impl Appender {
     }
 }
 
-/// How long each of many appends took, in the order of their lengths once [sorted](Self::sort).
+/// How long each of many appends took.
 #[derive(Clone, Default, Debug)]
 pub struct Latencies(Vec<Duration>);
 
