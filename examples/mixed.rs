@@ -35,6 +35,15 @@ impl LogStore for Counting {
         self.inner.recover().await
     }
 
+    /// Forwarded, so that somebody else's store is refused before it is changed.
+    async fn identity(&self) -> Result<Option<Identity>, StoreError> {
+        self.inner.identity().await
+    }
+
+    fn place(&self) -> Option<String> {
+        self.inner.place()
+    }
+
     async fn write(&self, writes: Vec<Write>) -> Result<Vec<Write>, StoreError> {
         let count = |write: &Write| match write {
             Write::Append(entries) => entries.len() as u64,
