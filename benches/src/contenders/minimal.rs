@@ -27,7 +27,7 @@ const MAX_BATCH: usize = 4096;
 const COMMAND: &[u8] = &[0; 32];
 
 /// How much of each file is written ahead: more than a run needs.
-const FILLED: u64 = 64 << 20;
+const FILLED: usize = 64 << 20;
 
 type Request = oneshot::Sender<()>;
 

@@ -27,8 +27,8 @@ impl Batch {
     /// How large the file is into which they go: a segment of graft's store, or what many of them
     /// need, so that what is measured is not a beginning.
     #[must_use]
-    pub fn file_bytes(self) -> u64 {
-        (256 * self.bytes() as u64).max(16 << 20)
+    pub fn file_bytes(self) -> usize {
+        (256 * self.bytes()).max(16 << 20)
     }
 
     /// How many of them fit into such a file with room to spare; at most as many as are measured at
@@ -36,8 +36,7 @@ impl Batch {
     #[must_use]
     pub fn per_file(self) -> usize {
         // A commit of few bytes takes pages of its own until the next one frees them.
-        let fit = self.file_bytes() / 2 / (self.bytes() as u64).max(4096);
-        usize::try_from(fit).unwrap_or(usize::MAX).clamp(4, 1000)
+        (self.file_bytes() / 2 / self.bytes().max(4096)).clamp(4, 1000)
     }
 
     const fn bytes(self) -> usize {
@@ -102,7 +101,7 @@ impl Appender {
         let path = directory.path().join("log");
         let log = match kind {
             Kind::Store => {
-                let store = newborn_in_one_file(&path, batch.file_bytes())?;
+                let store = newborn_in_one_file(&path, batch.file_bytes() as u64)?;
                 Log::Store { store, next: 1, buffer: Vec::with_capacity(1) }
             }
             Kind::Bare => Log::Bare(BareRedb::filled(&path, batch.file_bytes())?),

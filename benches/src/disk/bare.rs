@@ -1,10 +1,8 @@
 //! The baseline: redb and nothing around it.
 
 use std::{
-    fs::File,
     io,
     ops::Range,
-    os::unix::fs::FileExt as _,
     path::Path,
     sync::{
         atomic::{AtomicU64, Ordering},
@@ -14,6 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use graft_storage::medium::{Disk, Medium as _, MediumFile, Open};
 use redb::{Builder, Database, StorageBackend, TableDefinition};
 
 const LOG: TableDefinition<'_, &[u8; 20], &[u8]> = TableDefinition::new("log");
@@ -22,7 +21,6 @@ const LOG: TableDefinition<'_, &[u8; 20], &[u8]> = TableDefinition::new("log");
 const HEADER: usize = 32;
 /// The largest value that the store makes of more than one entry.
 const CHUNK: usize = 64 * 1024 - 64;
-const PAGE: usize = 4096;
 
 /// A loop around redb: a transaction a batch, one sync each, with values of the sizes that graft's
 /// store makes of the same entries, and without everything that makes a store of it: checksums,
@@ -35,19 +33,16 @@ pub struct BareRedb {
 }
 
 impl BareRedb {
-    /// A new file at `path` of which `bytes` bytes are written ahead, as those of graft's segments are.
+    /// A new file in `directory` of which `bytes` bytes are written ahead, as those of graft's segments
+    /// are, and by the same means.
     ///
     /// # Errors
     ///
     /// Those of the file and of redb.
-    pub fn filled(path: &Path, bytes: u64) -> Result<Self, redb::Error> {
-        let file = File::options().read(true).write(true).create_new(true).open(path)?;
-        // A page at a time, as graft's store does it: what is written at once stays one piece in the
-        // system's cache, and each later sync of a page in a large piece takes a fifth longer.
-        for offset in (0..bytes).step_by(PAGE) {
-            file.write_all_at(&[0; PAGE], offset)?;
-        }
-        file.sync_all()?;
+    pub fn filled(directory: &Path, bytes: usize) -> Result<Self, redb::Error> {
+        let file = Disk::create(directory)?.open("bare", Open::CreateNew)?;
+        file.write_zeros(0, bytes)?;
+        file.sync_data()?;
         let backend = Filled { file, length: AtomicU64::new(0) };
         Self::new(Builder::new().set_cache_size(16 << 20).create_with_backend(backend)?)
     }
@@ -135,7 +130,7 @@ fn parts(length: usize) -> impl Iterator<Item = Range<usize>> {
 /// A file that is longer than redb knows.
 #[derive(Debug)]
 struct Filled {
-    file: File,
+    file: Box<dyn MediumFile>,
     length: AtomicU64,
 }
 
@@ -145,12 +140,12 @@ impl StorageBackend for Filled {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(out, offset)
+        self.file.read_at(offset, out)
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
         self.length.store(length, Ordering::Relaxed);
-        if length > self.file.metadata()?.len() { self.file.set_len(length) } else { Ok(()) }
+        if length > self.file.len()? { self.file.set_len(length) } else { Ok(()) }
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -158,7 +153,7 @@ impl StorageBackend for Filled {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(data, offset)
+        self.file.write_at(offset, data)
     }
 }
 
