@@ -114,8 +114,8 @@
 //!
 //! A caller who waits for each write before it makes the next gets 85 to 92 of 100 commits of a bare
 //! loop around redb with values of the same sizes on a file filled ahead, for 1 to 1000 entries of
-//! 128 bytes or 1 KiB; 3 to 12 of the rest are the two changes of thread, which the bare loop loses
-//! as well once it is asked from another thread, and what is left are checksums, the head and the
+//! 128 bytes or 1 KiB; most of the rest is the two changes of thread, which the bare loop loses as
+//! well once it is asked from another thread, and what is left are checksums, the head and the
 //! witness. Against a bare loop that lets redb grow its file, a log of 128 MiB gets 85 to 125 of
 //! 100. (`versus disk`, medians of 3.) Writers that do not wait for each other share commits.
 //!
