@@ -142,6 +142,7 @@
 mod backend;
 mod check;
 mod codec;
+mod commit;
 mod error;
 mod facts;
 mod opening;

@@ -9,6 +9,7 @@ use std::{io, path::Path, sync::Arc};
 use graft_core::StoreError;
 
 use super::{
+    commit::UNNAMED,
     error::{NOT_EMPTY, OpenError},
     facts::State,
     options::Options,
@@ -16,7 +17,7 @@ use super::{
     snapshot::{self, Snapshot, Snapshots},
     spare,
     witness::{self, Witness},
-    writer::{Born, UNNAMED},
+    writer::Born,
 };
 use crate::medium::{LockGuard, Medium, Open};
 
