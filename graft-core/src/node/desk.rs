@@ -97,18 +97,21 @@ impl Desk {
     /// The machine's thread is done with a slice. A node that is gone has no use for the machine: it is
     /// dropped here.
     pub(super) fn give_back(&self, returned: Returned) {
-        // A machine that is dropped runs its user's code, which may panic: whoever waits must hear of
-        // its end all the same.
-        let _end = EndOfAbsence(self);
         let mut papers = self.lock();
         if self.closed.load(Ordering::Relaxed) {
             drop(papers);
+            // A machine that is dropped runs its user's code, which may panic: whoever waits must hear of
+            // its end all the same.
+            let _end = EndOfAbsence(self);
             drop(returned);
-        } else {
-            papers.returned = Some(returned);
-            drop(papers);
-            self.wake();
+            return;
         }
+        papers.returned = Some(returned);
+        // Before the node can see it: it may send the machine to its thread again at once.
+        let waiting = self.end_absence();
+        drop(papers);
+        tell(waiting);
+        self.wake();
     }
 
     /// Ends once the machine is not on its thread.
@@ -123,6 +126,13 @@ impl Desk {
         }
         // The sender is used or dropped with the desk, and either way the machine is at rest.
         let _ = rests.await;
+    }
+
+    /// The machine is not on its thread any more. Gives those who are to be told.
+    fn end_absence(&self) -> Vec<oneshot::Sender<()>> {
+        let mut absence = self.absence();
+        absence.away = false;
+        mem::take(&mut absence.waiting)
     }
 
     fn absence(&self) -> MutexGuard<'_, Absence> {
@@ -163,15 +173,14 @@ struct EndOfAbsence<'a>(&'a Desk);
 
 impl Drop for EndOfAbsence<'_> {
     fn drop(&mut self) {
-        let waiting = {
-            let mut absence = self.0.absence();
-            absence.away = false;
-            mem::take(&mut absence.waiting)
-        };
-        for waiting in waiting {
-            // Whoever no longer waits need not know.
-            let _ = waiting.send(());
-        }
+        tell(self.0.end_absence());
+    }
+}
+
+fn tell(waiting: Vec<oneshot::Sender<()>>) {
+    for waiting in waiting {
+        // Whoever no longer waits need not know.
+        let _ = waiting.send(());
     }
 }
 
@@ -188,5 +197,48 @@ pub(super) struct DeskOwner(pub(super) Arc<Desk>);
 impl Drop for DeskOwner {
     fn drop(&mut self) {
         self.0.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Wake};
+
+    use super::*;
+    use crate::InboxLimits;
+
+    /// A node that sends its machine back to the thread the moment it is woken.
+    struct Busy(Mutex<Option<Arc<Desk>>>);
+
+    impl Wake for Busy {
+        fn wake(self: Arc<Self>) {
+            let desk = self.0.lock().unwrap().take().expect("it is woken once");
+            assert!(desk.take().expect("there is news").returned.is_some());
+            desk.on_departure();
+        }
+    }
+
+    /// The story: the thread that gave the machine back said so only after it had woken the node. One
+    /// that was slow to say it said it of a machine that was on the next thread by then, and a server
+    /// that was started again made a second machine beside the one at work.
+    #[tokio::test(start_paused = true)]
+    async fn a_machine_that_is_sent_away_again_at_once_is_away() {
+        let (inbox, mut receiver) = Inbox::new(InboxLimits::default());
+        let desk = Desk::new(inbox);
+        let node = Arc::new(Busy(Mutex::new(Some(Arc::clone(&desk)))));
+        receiver.take_and_register(
+            &mut Context::from_waker(&Arc::clone(&node).into()),
+            &mut Default::default(),
+            true,
+        );
+        desk.on_departure();
+        desk.give_back(Returned::Lost { reason: "the desk does not look into it".into() });
+        assert!(node.0.lock().unwrap().is_none(), "the node was woken");
+
+        let minute = std::time::Duration::from_secs(60);
+        let rests = tokio::time::timeout(minute, desk.until_machine_rests()).await;
+        assert!(rests.is_err(), "the machine is on its thread");
+        desk.give_back(Returned::Lost { reason: String::new() });
+        tokio::time::timeout(minute, desk.until_machine_rests()).await.unwrap();
     }
 }
