@@ -59,6 +59,7 @@
 //! | `node` | the driver and the doors, with the synchronisation primitives of tokio and no runtime |
 //! | `tokio` (default) | `node`, and the `Runtime` of tokio |
 
+mod birth;
 mod durable;
 mod entry;
 mod membership;
@@ -72,6 +73,7 @@ mod doors;
 #[cfg(feature = "node")]
 pub mod node;
 
+pub use birth::{BirthReport, BirthStage};
 pub use durable::{
     Birth, HardState, Identity, Loaded, Recovered, SnapshotChunk, SnapshotMeta, Write,
 };

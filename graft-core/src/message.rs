@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{Entries, GroupId, Incarnation, Index, LogId, NodeId, SnapshotMeta, Term};
+use crate::{BirthReport, Entries, GroupId, Incarnation, Index, LogId, NodeId, SnapshotMeta, Term};
 
 /// A message between two servers, with everything needed to tell whether it is meant for this one.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,8 +21,8 @@ pub struct PeerEnvelope {
     pub message: Message,
 }
 
-/// The messages of the protocol. Every one states the sender's term; a pre-vote states the term it
-/// would campaign in.
+/// The messages of the protocol. Every one but [`Birth`](Self::Birth) states the sender's term; a
+/// pre-vote states the term it would campaign in.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Message {
@@ -68,6 +68,8 @@ pub enum Message {
         /// The index from which the read is linearizable, or `None`: not the leader, or not yet.
         index: Option<Index>,
     },
+    /// Founders get to know each other. It belongs to no term. Boxed: it is rarer than a snapshot.
+    Birth(Box<BirthReport>),
 }
 
 /// `PreVote` and `RequestVote`.
@@ -220,7 +222,7 @@ impl Checkpoint {
 }
 
 impl Message {
-    /// The term the message states.
+    /// The term the message states; zero where it belongs to none.
     #[must_use]
     pub const fn term(&self) -> Term {
         match self {
@@ -235,6 +237,7 @@ impl Message {
             Self::TimeoutNow { term }
             | Self::ReadIndex { term, .. }
             | Self::ReadIndexResponse { term, .. } => *term,
+            Self::Birth(_) => Term(0),
         }
     }
 
@@ -256,6 +259,7 @@ impl Message {
             + match self {
                 Self::AppendEntries(append) => append.entries.size(),
                 Self::InstallSnapshot(install) => install.chunk.len(),
+                Self::Birth(report) => report.size(),
                 _ => 0,
             }
     }

@@ -134,7 +134,8 @@ impl Raft {
             Message::InstallSnapshot(_)
             | Message::InstallSnapshotResponse(_)
             | Message::ReadIndex { .. }
-            | Message::ReadIndexResponse { .. } => self.counters.unsupported += 1,
+            | Message::ReadIndexResponse { .. }
+            | Message::Birth(_) => self.counters.unsupported += 1,
         }
     }
 
