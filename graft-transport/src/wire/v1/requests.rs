@@ -1,0 +1,173 @@
+//! Requests of clients, many in a frame.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use graft_core::{ClientRequest, ClusterId, EntryKind, GroupId, LinkId, Request};
+use rkyv::{Archive, Serialize, util::AlignedVec};
+
+use super::{Frame, Kind, Limits, Outgoing, WireError, header::padded, outgoing::Payload};
+
+/// What a request takes in the body, in bytes.
+pub(super) const REQUEST_BYTES: usize = size_of::<RequestBody>();
+
+#[derive(Archive, Serialize)]
+struct RequestsBody {
+    requests: Vec<RequestBody>,
+}
+
+/// A request but for its payload.
+#[derive(Archive, Serialize)]
+#[repr(C)]
+struct RequestBody {
+    request_id: u64,
+    /// How long the client still waits, in milliseconds, rounded up; 0 where it does not.
+    remaining_ms: u32,
+    payload_bytes: u32,
+    kind: u8,
+    /// Zero. In words, so that there is no padding and a whole list is copied at once.
+    reserved: [u8; 7],
+}
+
+/// Appends requests to what goes out, in as few frames as [`Limits`] allow. `now` is the client's clock,
+/// the one that their deadlines are on.
+///
+/// Returns the numbers of those that are larger than `limits` allow: they are left out, and certainly not
+/// sent.
+pub fn encode_requests<'a>(
+    requests: impl IntoIterator<Item = &'a ClientRequest>,
+    now: Duration,
+    cluster: ClusterId,
+    limits: &Limits,
+    out: &mut Outgoing,
+) -> Vec<u64> {
+    let mut refused = Vec::new();
+    let mut requests = requests.into_iter().peekable();
+    let mut payloads = Vec::new();
+    while requests.peek().is_some() {
+        let mut body = RequestsBody { requests: Vec::with_capacity(room(requests.size_hint())) };
+        let mut size = 0;
+        payloads.clear();
+        while let Some(request) = requests.next_if(|next| {
+            let full = body.requests.len() == Limits::MAX_BATCH
+                || size + padded(next.payload.len()) > Limits::BATCH_BYTES;
+            body.requests.is_empty() || !full
+        }) {
+            let bytes = request.payload.len();
+            let Some(payload_bytes) =
+                u32::try_from(bytes).ok().filter(|_| bytes <= limits.max_entry_bytes())
+            else {
+                refused.push(request.request_id);
+                continue;
+            };
+            size += padded(bytes);
+            body.requests.push(RequestBody {
+                request_id: request.request_id,
+                remaining_ms: remaining_ms(request.deadline, now),
+                payload_bytes,
+                kind: request.kind as u8,
+                reserved: [0; 7],
+            });
+            payloads.push(Payload::Shared(&request.payload));
+        }
+        if !body.requests.is_empty() {
+            let header = (Kind::Requests, cluster, GroupId(0));
+            let written = out.frame(header, &body, payloads.iter().copied(), limits);
+            debug_assert_eq!(written, Ok(()), "a frame is closed before it is too large");
+            if written.is_err() {
+                refused.extend(body.requests.iter().map(|request| request.request_id));
+            }
+        }
+    }
+    refused
+}
+
+/// The requests in a frame, as they came by `link`, with deadlines on the clock that shows `now`.
+///
+/// Each payload has memory of its own, unless it is most of the frame: a request that is kept would
+/// otherwise hold the memory of all that were refused beside it, and no bound would count that.
+///
+/// # Errors
+///
+/// [`WireError`] says what is wrong with the frame, a kind of entry that no client may propose included.
+pub fn decode_requests(
+    frame: &Frame,
+    link: LinkId,
+    now: Duration,
+) -> Result<Vec<Request>, WireError> {
+    let body = frame.access_in_group_0::<ArchivedRequestsBody>(Kind::Requests)?;
+    let mut payloads = frame.payloads();
+    let mut requests = Vec::with_capacity(body.requests.len());
+    for request in body.requests.iter() {
+        let kind = EntryKind::from_u8(request.kind)
+            .filter(|kind| kind.is_clients())
+            .ok_or_else(|| frame.malformed("a request's kind is none that a client may propose"))?;
+        if request.reserved != [0; 7] {
+            return Err(frame.malformed("a request uses bytes that version 1 does not"));
+        }
+        let bytes = request.payload_bytes.to_native();
+        let payload = if bytes as usize * 2 >= frame.size() {
+            payloads.shared(bytes)?
+        } else {
+            own(payloads.borrowed(bytes)?)
+        };
+        let remaining = Duration::from_millis(request.remaining_ms.to_native().into());
+        requests.push(Request {
+            link,
+            request_id: request.request_id.to_native(),
+            deadline: now.saturating_add(remaining),
+            kind,
+            payload,
+        });
+    }
+    payloads.finish()?;
+    Ok(requests)
+}
+
+/// How many requests to make room for, by how many there may be.
+fn room((least, most): (usize, Option<usize>)) -> usize {
+    most.unwrap_or(least).min(Limits::MAX_BATCH)
+}
+
+/// From now until `deadline`. What ends within a millisecond has not ended; what never ends, ends
+/// after seven weeks.
+fn remaining_ms(deadline: Duration, now: Duration) -> u32 {
+    let nanos = deadline.saturating_sub(now).as_nanos();
+    u32::try_from(nanos.div_ceil(1_000_000)).unwrap_or(u32::MAX)
+}
+
+/// A copy of `bytes` that is shared, and aligned as an archive in it wants it. Few of them lie beside
+/// their count: one allocation instead of two.
+fn own(bytes: &[u8]) -> Bytes {
+    fn inline<const N: usize>(bytes: &[u8]) -> Bytes {
+        let mut copy = Inline { bytes: [0; N], length: bytes.len() };
+        copy.bytes[..bytes.len()].copy_from_slice(bytes);
+        Bytes::from_owner(copy)
+    }
+    match bytes.len() {
+        0 => Bytes::new(),
+        1..=48 => inline::<48>(bytes),
+        49..=96 => inline::<96>(bytes),
+        97..=160 => inline::<160>(bytes),
+        161..=288 => inline::<288>(bytes),
+        289..=544 => inline::<544>(bytes),
+        length => {
+            let mut copy = AlignedVec::<16>::with_capacity(length);
+            copy.extend_from_slice(bytes);
+            Bytes::from_owner(copy)
+        }
+    }
+}
+
+/// At most `N` bytes, aligned as archives want it.
+#[repr(align(16))]
+struct Inline<const N: usize> {
+    bytes: [u8; N],
+    length: usize,
+}
+
+impl<const N: usize> AsRef<[u8]> for Inline<N> {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
