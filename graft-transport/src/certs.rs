@@ -1,0 +1,1 @@
+//! Development certificates: an authority of one's own, in one call.

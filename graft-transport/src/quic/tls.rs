@@ -1,0 +1,1 @@
+//! Who speaks: identities by certificate, for both ends of every connection.
