@@ -1,0 +1,240 @@
+//! The life of one connection of a client, seen from the server.
+
+use std::{sync::Arc, time::Duration};
+
+use graft_core::{ClusterId, LinkId, RejectReason, Reply};
+use quinn::{Connection, RecvStream, SendStream};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+
+use super::{
+    agreement,
+    clients::{ClientLine, ToClient},
+    gate::Run,
+    queue::Queue,
+    shared::{Shared, Way},
+    stream::{self, Encode, End, Incoming},
+    tls::CertifiedPeer,
+};
+use crate::wire::v1::{
+    FrameReader, Hello, Kind, Kinds, Limits, Outgoing, RefusalCode, decode_hello, decode_refusal,
+    decode_requests, encode_hello, encode_members, encode_refusal, encode_replies,
+};
+
+/// Runs a connection of a client until it ends. The permit is that of its handshake, which ends with the
+/// agreement. Returns for how long both sides agreed.
+pub(super) async fn run(
+    shared: &Arc<Shared>,
+    connection: Connection,
+    certified: CertifiedPeer,
+    link: LinkId,
+    permit: OwnedSemaphorePermit,
+) -> Duration {
+    let mut answers = None;
+    let agreed = timeout(shared.config.timing.agreement, agree(shared, &connection, &mut answers));
+    let agreed = agreed.await.unwrap_or_else(|_| {
+        Err(stream::refuse(RefusalCode::TooSlow, "it did not say in time who it is"))
+    });
+    drop(permit);
+    let joined = agreed.and_then(|(hello, run, incoming)| {
+        let line = Arc::new(ClientLine {
+            link,
+            run,
+            connection: connection.clone(),
+            certified: certified.clone(),
+            queue: Queue::new(shared.config.bounds.reply_bytes),
+            leaving: tokio::sync::Notify::new(),
+        });
+        let bound = shared.config.bounds.clients;
+        shared.clients.join(&line, bound, &shared.counters).map_err(End::Refuse)?;
+        // A run that ended meanwhile did not know of this line.
+        if shared.gate.open_run() == Some(run) {
+            Ok((hello, line, incoming))
+        } else {
+            shared.clients.leave(&line);
+            Err(not_ready())
+        }
+    });
+    let (hello, line, incoming) = match joined {
+        Ok(joined) => joined,
+        Err(end) => return end_early(shared, &connection, &certified, answers, end).await,
+    };
+    let began = Instant::now();
+    shared.counters.clients_connected.add(1);
+    shared.say_up(Way::Client, &hello.name, connection.remote_address());
+    let end = match answers {
+        Some(answers) => live(shared, &line, answers, incoming).await,
+        None => End::Stopped,
+    };
+    shared.clients.leave(&line);
+    shared.conclude(Way::Client, &connection, &hello.name, &end);
+    began.elapsed()
+}
+
+fn not_ready() -> End {
+    stream::refuse(RefusalCode::Closing, "the server behind this address is not running now")
+}
+
+/// Hears a hello and answers it.
+async fn agree(
+    shared: &Arc<Shared>,
+    connection: &Connection,
+    answers: &mut Option<SendStream>,
+) -> Result<(Hello, Run, Incoming), End> {
+    let own = shared.hello();
+    let (send, receive): (SendStream, RecvStream) = connection.accept_bi().await?;
+    let answers = answers.insert(send);
+    // A client that knows no cluster is told, and states it from its next frame on.
+    let mut incoming =
+        Incoming::new(receive, FrameReader::new(shared.config.frames, Some(own.cluster)));
+    incoming.frames.expect(Kinds::HANDSHAKE);
+    let frame = incoming.frame(&shared.counters.bytes_received).await?;
+    if frame.kind() == Kind::Refusal {
+        return Err(End::Refused(decode_refusal(&frame)?));
+    }
+    let theirs = decode_hello(&frame)?;
+    agreement::check_client(&own, &theirs).map_err(End::Refuse)?;
+    let run = shared.gate.open_run().ok_or_else(not_ready)?;
+    let mut outgoing = Outgoing::new();
+    encode_hello(&own, &mut outgoing)?;
+    stream::write(answers, &mut outgoing, &shared.counters.bytes_sent).await?;
+    incoming.frames.expect(Kinds::FROM_CLIENT);
+    Ok((theirs, run, incoming))
+}
+
+async fn end_early(
+    shared: &Shared,
+    connection: &Connection,
+    certified: &CertifiedPeer,
+    answers: Option<SendStream>,
+    end: End,
+) -> Duration {
+    if let End::Refuse(refusal) = &end {
+        let mut outgoing = Outgoing::new();
+        // A refusal always fits.
+        let _fits = encode_refusal(refusal, shared.config.cluster, &mut outgoing);
+        let patience = shared.config.timing.farewell;
+        stream::say_refusal(connection, answers, &mut outgoing, refusal, patience).await;
+    }
+    shared.conclude(Way::Client, connection, certified.name(), &end);
+    Duration::ZERO
+}
+
+/// Reads and writes until the connection ends or is to end.
+async fn live(
+    shared: &Arc<Shared>,
+    line: &Arc<ClientLine>,
+    answers: SendStream,
+    incoming: Incoming,
+) -> End {
+    let mut reading = JoinSet::new();
+    reading.spawn(read(Arc::clone(shared), Arc::clone(line), incoming));
+    let mut writing = JoinSet::new();
+    writing.spawn(write(Arc::clone(shared), Arc::clone(line), answers));
+    let mut farewell = None;
+    loop {
+        tokio::select! {
+            biased;
+            done = writing.join_next() => return match done {
+                Some(Ok(Ok(()))) => stream::refuse(RefusalCode::Closing, "this server is stopping"),
+                Some(Ok(Err(end))) => end,
+                Some(Err(_)) | None => End::Stopped,
+            },
+            done = reading.join_next(), if !reading.is_empty() => match done {
+                // A client that says nothing more may still read its replies.
+                Some(Ok(Ok(()))) => {}
+                Some(Ok(Err(end))) => return end,
+                Some(Err(_)) | None => return End::Stopped,
+            },
+            error = line.connection.closed() => return End::of(error),
+            () = line.leaving.notified(), if farewell.is_none() => {
+                reading.abort_all();
+                farewell = Some(Instant::now() + shared.config.timing.farewell);
+            }
+            () = super::shared::until(farewell) => {
+                return stream::refuse(RefusalCode::Closing, "this server is stopping");
+            }
+        }
+    }
+}
+
+async fn write(shared: Arc<Shared>, line: Arc<ClientLine>, stream: SendStream) -> Result<(), End> {
+    let encoder =
+        Answers { shared: &shared, cluster: shared.config.cluster, limits: shared.config.frames };
+    stream::write_queue(&line.queue, stream, encoder, &shared.counters.bytes_sent).await
+}
+
+struct Answers<'a> {
+    shared: &'a Shared,
+    cluster: ClusterId,
+    limits: Limits,
+}
+
+impl Encode<ToClient> for Answers<'_> {
+    const TOGETHER: usize = Limits::MAX_BATCH;
+
+    fn encode(&mut self, items: &[ToClient], outgoing: &mut Outgoing) {
+        for part in items.chunk_by(|a, b| is_reply(a) && is_reply(b)) {
+            if let [ToClient::Members(members)] = part {
+                if let Err(error) = encode_members(members, self.cluster, outgoing) {
+                    self.shared.say("the membership cannot be sent", "clients", &error);
+                }
+                continue;
+            }
+            let replies = part.iter().filter_map(|item| match item {
+                ToClient::Reply(request_id, reply) => Some((*request_id, reply)),
+                ToClient::Members(_) => None,
+            });
+            let left_out = encode_replies(replies, self.cluster, &self.limits, outgoing);
+            if !left_out.is_empty() {
+                let limit = self.limits.max_reply_bytes();
+                let text = format!(
+                    "{} replies are larger than {limit} bytes; their clients wait in vain",
+                    left_out.len()
+                );
+                self.shared.say("a reply cannot be sent", "clients", &text);
+            }
+        }
+    }
+}
+
+fn is_reply(item: &ToClient) -> bool {
+    matches!(item, ToClient::Reply(..))
+}
+
+async fn read(
+    shared: Arc<Shared>,
+    line: Arc<ClientLine>,
+    mut incoming: Incoming,
+) -> Result<(), End> {
+    let counters = &shared.counters;
+    let mut requests = Vec::new();
+    let mut overloaded = Vec::new();
+    loop {
+        let now = shared.runtime.now();
+        while let Some(frame) = incoming.frames.next()? {
+            if requests.is_empty() {
+                requests = decode_requests(&frame, line.link, now)?;
+            } else {
+                requests.append(&mut decode_requests(&frame, line.link, now)?);
+            }
+        }
+        if !requests.is_empty() {
+            shared.gate.offer_requests(line.run, &mut requests, counters, |request| {
+                overloaded.push(request.request_id);
+            });
+        }
+        if !overloaded.is_empty() {
+            let mut refusals = overloaded.drain(..).map(|request_id| {
+                ToClient::Reply(request_id, Reply::Rejected(RejectReason::Overloaded))
+            });
+            line.push_all(&mut refusals, counters);
+        }
+        if !incoming.fill(&counters.bytes_received).await? {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! What a network or a link is told when it is made.
+
+use std::time::Duration;
+
+use graft_core::{ClusterId, Epoch, Incarnation};
+
+use crate::wire::v1::{Limits as FrameLimits, Schema};
+
+/// What a server tells of itself, and what it holds others to.
+#[derive(Clone, Debug)]
+pub struct NetworkConfig {
+    /// The server's name: that of its certificate.
+    pub name: String,
+    /// The cluster's name and founding list, as a number. Servers of another are refused.
+    pub cluster: ClusterId,
+    /// The generation of the cluster. Servers of another are refused.
+    pub epoch: Epoch,
+    /// The birth of the server's store. It may be told [later](super::Network::set_incarnation).
+    pub incarnation: Option<Incarnation>,
+    /// The name of the entries' type. Servers with another are refused, and clients that state another; a
+    /// client may state none.
+    pub machine: String,
+    /// The fingerprint of the form in which entries are archived; it is held to as the name of their type.
+    pub format: u64,
+    /// The versions of entries that this server reads.
+    pub schema: Schema,
+    /// The server's shortest election timeout. Told to the others, who say so where theirs differs.
+    pub election_timeout: Duration,
+    /// How large frames may be.
+    pub frames: FrameLimits,
+    /// How much of everything there may be.
+    pub bounds: Bounds,
+    /// How long everything may take.
+    pub timing: Timing,
+}
+
+impl NetworkConfig {
+    /// The configuration of the server `name` with the defaults of everything else.
+    #[must_use]
+    pub fn new(name: impl Into<String>, cluster: ClusterId) -> Self {
+        Self {
+            name: name.into(),
+            cluster,
+            epoch: Epoch(0),
+            incarnation: None,
+            machine: String::new(),
+            format: 0,
+            schema: Schema::default(),
+            election_timeout: Duration::from_millis(300),
+            frames: FrameLimits::default(),
+            bounds: Bounds::default(),
+            timing: Timing::default(),
+        }
+    }
+}
+
+/// How much of everything a server takes upon itself. Each is a bound on memory that others can use up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bounds {
+    /// What may wait for a peer of votes and heartbeats, in bytes. Default 1 MiB: some thousands.
+    pub control_bytes: usize,
+    /// What may wait for a peer of entries and acknowledgements, in bytes. Default 8 MiB: twice what a
+    /// leader sends ahead.
+    pub append_bytes: usize,
+    /// What may wait for a peer of snapshot chunks, in bytes. Default 4 MiB.
+    pub snapshot_bytes: usize,
+    /// What may wait for a client of replies, in bytes. A client that lets more wait is disconnected.
+    /// Default 16 MiB.
+    pub reply_bytes: usize,
+    /// How many peers may be connected. Default 64.
+    pub peers: usize,
+    /// How many clients may be connected. Default 1024.
+    pub clients: usize,
+    /// How many connections may be between their first packet and the agreement of both sides. Default 256.
+    pub handshakes: usize,
+    /// From how many such connections on each sender must first prove its address. Default 32.
+    pub unproven_handshakes: usize,
+    /// How many handshakes an address may begin in a second, on average. Default 50.
+    pub handshakes_per_second: u32,
+    /// How many handshakes an address may begin at once. Default 200.
+    pub handshake_burst: u32,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            control_bytes: 1 << 20,
+            append_bytes: 8 << 20,
+            snapshot_bytes: 4 << 20,
+            reply_bytes: 16 << 20,
+            peers: 64,
+            clients: 1024,
+            handshakes: 256,
+            unproven_handshakes: 32,
+            handshakes_per_second: 50,
+            handshake_burst: 200,
+        }
+    }
+}
+
+/// How long everything may take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timing {
+    /// After so long without a sign of life a connection is over. Default 2.5 s. One that is idle is kept
+    /// alive four times as often.
+    pub idle_timeout: Duration,
+    /// How long a handshake may take, from its first packet. Default 3 s.
+    pub handshake: Duration,
+    /// How long the agreement may take after the handshake: the first frames of both sides. Default 2 s.
+    pub agreement: Duration,
+    /// How long an attempt to reach an address may take. Default 2 s.
+    pub dial: Duration,
+    /// The pause after the first failed attempt. Default 50 ms.
+    pub backoff_min: Duration,
+    /// The longest pause between two attempts. Default 500 ms.
+    pub backoff_max: Duration,
+    /// How long the end of a connection may take: its last frames and the reason. Default 1 s.
+    pub farewell: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            idle_timeout: Duration::from_millis(2500),
+            handshake: Duration::from_secs(3),
+            agreement: Duration::from_secs(2),
+            dial: Duration::from_secs(2),
+            backoff_min: Duration::from_millis(50),
+            backoff_max: Duration::from_millis(500),
+            farewell: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What a client tells of itself.
+#[derive(Clone, Debug)]
+pub struct LinkConfig {
+    /// The name of the entries' type. An empty one states none, and is not checked by the servers.
+    pub machine: String,
+    /// The fingerprint of the form in which entries are archived; zero states none.
+    pub format: u64,
+    /// The versions of entries that this client writes.
+    pub schema: Schema,
+    /// How large frames may be.
+    pub frames: FrameLimits,
+    /// What may wait for a server of requests, in bytes. Default 16 MiB.
+    pub request_bytes: usize,
+    /// How many addresses are tried at most. Default 64.
+    pub addresses: usize,
+    /// How long everything may take.
+    pub timing: Timing,
+}
+
+impl Default for LinkConfig {
+    fn default() -> Self {
+        Self {
+            machine: String::new(),
+            format: 0,
+            schema: Schema::default(),
+            frames: FrameLimits::default(),
+            request_bytes: 16 << 20,
+            addresses: 64,
+            timing: Timing::default(),
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! What all tasks of a network share.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use graft_core::{NodeId, Runtime};
+use quinn::Connection;
+use tokio::sync::watch;
+
+use super::{
+    clients::Clients,
+    config::NetworkConfig,
+    gate::Gate,
+    peers::{DONE, Peers},
+    rates::Said,
+    stats::Counters,
+    stream::{self, End},
+    tls::Tls,
+};
+use crate::wire::v1::{Hello, Protocol, Role};
+
+/// How often the same is said of the same at most.
+const SAY_AGAIN: Duration = Duration::from_secs(30);
+
+/// What all tasks of a network share.
+pub(super) struct Shared {
+    pub(super) config: NetworkConfig,
+    pub(super) node: NodeId,
+    /// The incarnation, zero while it is not known.
+    pub(super) incarnation: AtomicU64,
+    pub(super) tls: Tls,
+    pub(super) runtime: Arc<dyn Runtime>,
+    pub(super) gate: Gate,
+    pub(super) peers: Peers,
+    pub(super) clients: Clients,
+    pub(super) counters: Counters,
+    /// Whether the network is closing.
+    pub(super) closing: watch::Sender<bool>,
+    said: Mutex<Said<(&'static str, String)>>,
+}
+
+/// What a connection was for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Way {
+    Peer,
+    Client,
+}
+
+impl Way {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Peer => "peer",
+            Self::Client => "client",
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn new(config: NetworkConfig, tls: Tls, runtime: Arc<dyn Runtime>) -> Self {
+        let incarnation = config.incarnation.unwrap_or_default();
+        Self {
+            node: NodeId::of_name(&config.name),
+            incarnation: AtomicU64::new(incarnation.0),
+            clients: Clients::default(),
+            peers: Peers::default(),
+            gate: Gate::default(),
+            counters: Counters::default(),
+            closing: watch::Sender::new(false),
+            said: Mutex::new(Said::new(SAY_AGAIN)),
+            config,
+            tls,
+            runtime,
+        }
+    }
+
+    /// What this server says of itself now.
+    pub(super) fn hello(&self) -> Hello {
+        let config = &self.config;
+        let limit = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        Hello {
+            cluster: config.cluster,
+            protocol: Protocol::OWN,
+            role: Role::Server,
+            epoch: config.epoch,
+            node: self.node,
+            name: config.name.clone(),
+            incarnation: graft_core::Incarnation(self.incarnation.load(Ordering::Relaxed)),
+            client: 0,
+            machine: config.machine.clone(),
+            format: config.format,
+            schema: config.schema,
+            max_entry_bytes: limit(config.frames.max_entry_bytes()),
+            max_frame_bytes: limit(config.frames.max_frame_bytes()),
+            election_timeout: config.election_timeout,
+        }
+    }
+
+    /// Whether the same was not said of the same a moment ago.
+    fn may_say(&self, what: &'static str, of: &str) -> bool {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.may_say((what, of.to_owned()), Instant::now())
+    }
+
+    /// Warns of something, once in a while for each `what` and `of`.
+    pub(super) fn say(&self, what: &'static str, of: &str, error: &dyn fmt::Display) {
+        if self.may_say(what, of) {
+            tracing::warn!(node = %self.node, of, %error, "{what}");
+        }
+    }
+
+    pub(super) fn say_up(&self, way: Way, name: &str, address: SocketAddr) {
+        match way {
+            Way::Peer => {
+                tracing::info!(node = %self.node, peer = name, %address, "a peer is connected")
+            }
+            Way::Client => {
+                tracing::debug!(node = %self.node, client = name, %address, "a client is connected");
+            }
+        }
+    }
+
+    /// Counts and says how a connection ended, and makes sure that it has.
+    pub(super) fn conclude(&self, way: Way, connection: &Connection, name: &str, end: &End) {
+        let address = connection.remote_address();
+        match end {
+            End::Refuse(refusal) => {
+                stream::close(connection, refusal);
+                if refusal.code == crate::wire::v1::RefusalCode::Closing {
+                    return;
+                }
+                self.counters.count_refused(&refusal.code.to_string());
+                let what = match way {
+                    Way::Peer => "a peer is refused",
+                    Way::Client => "a client is refused",
+                };
+                // Clients may have any name; the cause is what is said once.
+                self.say(
+                    what,
+                    &format!("{name}: {}", refusal.code),
+                    &format_args!("{refusal} ({address})"),
+                );
+            }
+            End::Refused(refusal) => {
+                connection.close(DONE, b"");
+                self.counters.count_refused_by_other(&refusal.code.to_string());
+                let what = match way {
+                    Way::Peer => "refused by a peer",
+                    Way::Client => "refused by a client",
+                };
+                self.say(
+                    what,
+                    &format!("{name}: {}", refusal.code),
+                    &format_args!("{refusal} ({address})"),
+                );
+            }
+            End::Lost(error) => {
+                if self.may_say("lost", name) {
+                    let (way, error) = (way.word(), stream::describe(error));
+                    tracing::info!(node = %self.node, way, name, %address, error, "a connection is over");
+                }
+            }
+            End::Stopped => connection.close(DONE, b""),
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+/// Ends at `moment`, or never.
+pub(super) async fn until(moment: Option<tokio::time::Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Ends once a flag is set, or nobody can set it any more.
+pub(super) async fn is_set(flag: &mut watch::Receiver<bool>) {
+    drop(flag.wait_for(|flag| *flag).await);
+}
