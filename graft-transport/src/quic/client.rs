@@ -130,41 +130,44 @@ async fn live(
     answers: SendStream,
     incoming: Incoming,
 ) -> End {
-    let mut reading = JoinSet::new();
-    reading.spawn(read(Arc::clone(shared), Arc::clone(line), incoming));
-    let mut writing = JoinSet::new();
-    writing.spawn(write(Arc::clone(shared), Arc::clone(line), answers));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(read(Arc::clone(shared), Arc::clone(line), incoming));
+    tasks.spawn(write(Arc::clone(shared), Arc::clone(line), answers));
     let mut farewell = None;
     loop {
         tokio::select! {
             biased;
-            done = writing.join_next() => return match done {
-                Some(Ok(Ok(()))) => stream::refuse(RefusalCode::Closing, "this server is stopping"),
-                Some(Ok(Err(end))) => end,
-                Some(Err(_)) | None => End::Stopped,
-            },
-            done = reading.join_next(), if !reading.is_empty() => match done {
-                // A client that says nothing more may still read its replies.
-                Some(Ok(Ok(()))) => {}
+            done = tasks.join_next(), if !tasks.is_empty() => match done {
+                // The client ends the connection once it has read everything.
+                Some(Ok(Ok(Done::Writing))) => {}
+                // The client has said everything and wants no more replies.
+                Some(Ok(Ok(Done::Reading)) | Err(_)) | None => return End::Stopped,
                 Some(Ok(Err(end))) => return end,
-                Some(Err(_)) | None => return End::Stopped,
             },
             error = line.connection.closed() => return End::of(error),
             () = line.leaving.notified(), if farewell.is_none() => {
-                reading.abort_all();
                 farewell = Some(Instant::now() + shared.config.timing.farewell);
             }
-            () = super::shared::until(farewell) => {
-                return stream::refuse(RefusalCode::Closing, "this server is stopping");
-            }
+            () = super::shared::until(farewell) => return End::Refuse(stream::closing()),
         }
     }
 }
 
-async fn write(shared: Arc<Shared>, line: Arc<ClientLine>, stream: SendStream) -> Result<(), End> {
+/// How one of the tasks of a connection ended in order.
+enum Done {
+    Reading,
+    Writing,
+}
+
+async fn write(
+    shared: Arc<Shared>,
+    line: Arc<ClientLine>,
+    stream: SendStream,
+) -> Result<Done, End> {
     let encoder =
         Answers { shared: &shared, cluster: shared.config.cluster, limits: shared.config.frames };
-    stream::write_queue(&line.queue, stream, encoder, &shared.counters.bytes_sent).await
+    stream::write_queue(&line.queue, stream, encoder, &shared.counters.bytes_sent).await?;
+    Ok(Done::Writing)
 }
 
 struct Answers<'a> {
@@ -199,6 +202,11 @@ impl Encode<ToClient> for Answers<'_> {
             }
         }
     }
+
+    fn conclude(&mut self, outgoing: &mut Outgoing) {
+        // A refusal always fits.
+        let _fits = encode_refusal(&stream::closing(), self.cluster, outgoing);
+    }
 }
 
 fn is_reply(item: &ToClient) -> bool {
@@ -209,7 +217,7 @@ async fn read(
     shared: Arc<Shared>,
     line: Arc<ClientLine>,
     mut incoming: Incoming,
-) -> Result<(), End> {
+) -> Result<Done, End> {
     let counters = &shared.counters;
     let mut requests = Vec::new();
     let mut overloaded = Vec::new();
@@ -234,7 +242,7 @@ async fn read(
             line.push_all(&mut refusals, counters);
         }
         if !incoming.fill(&counters.bytes_received).await? {
-            return Ok(());
+            return Ok(Done::Reading);
         }
     }
 }

@@ -18,8 +18,8 @@ use super::{
     tls::CertifiedPeer,
 };
 use crate::wire::v1::{
-    FrameReader, Hello, Kind, Kinds, Limits, Outgoing, RefusalCode, decode_hello, decode_peer,
-    decode_refusal, encode_hello, encode_peer, encode_refusal,
+    FrameReader, Hello, Kind, Kinds, Limits, Outgoing, Refusal, RefusalCode, decode_hello,
+    decode_peer, decode_refusal, encode_hello, encode_peer, encode_refusal,
 };
 
 /// What may arrive on the stream of each class. A refusal may come at any time, on the first.
@@ -136,7 +136,11 @@ async fn end_early(
 
 /// How one of the tasks of a connection ended in order.
 enum Done {
+    /// The other side says nothing more on that stream.
     Reading,
+    /// The other side takes its leave. What it said on other streams may still be on its way.
+    Farewell(Refusal),
+    /// Everything was sent.
     Writing,
 }
 
@@ -149,7 +153,6 @@ async fn live(
 ) -> End {
     let mut tasks = JoinSet::new();
     tasks.spawn(read(Arc::clone(shared), Arc::clone(line), incoming));
-    let mut writing = 0;
     let mut opened = control;
     for at in 0..CLASSES.len() {
         let stream = match opened.take() {
@@ -161,46 +164,46 @@ async fn live(
         };
         let _closed = stream.set_priority(priority(at));
         tasks.spawn(write(Arc::clone(shared), Arc::clone(line), at, stream));
-        writing += 1;
     }
-    let mut accepted = 1;
+    let (mut accepted, mut reading) = (1, 1);
+    let mut end = End::Refuse(stream::closing());
     let mut farewell = None;
+    let deadline = || Some(Instant::now() + shared.config.timing.farewell);
     loop {
         tokio::select! {
             biased;
-            done = tasks.join_next() => match done {
-                Some(Ok(Ok(Done::Writing))) => {
-                    writing -= 1;
-                    if writing == 0 {
-                        return closing();
+            done = tasks.join_next(), if !tasks.is_empty() => match done {
+                // The other side ends the connection once it has read everything.
+                Some(Ok(Ok(Done::Writing))) => {}
+                Some(Ok(Ok(done))) => {
+                    reading -= 1;
+                    if let Done::Farewell(refusal) = done {
+                        end = End::Refused(refusal);
+                        farewell = farewell.or_else(deadline);
+                    }
+                    if reading == 0 && accepted == CLASSES.len() {
+                        return end;
                     }
                 }
-                Some(Ok(Ok(Done::Reading))) => {}
                 Some(Ok(Err(end))) => return end,
                 Some(Err(_)) | None => return End::Stopped,
             },
             error = line.connection.closed() => return End::of(error),
-            () = line.leaving.notified(), if farewell.is_none() => {
-                farewell = Some(Instant::now() + shared.config.timing.farewell);
-            }
+            () = line.leaving.notified(), if farewell.is_none() => farewell = deadline(),
             stream = line.connection.accept_uni(), if accepted < CLASSES.len() => match stream {
                 Ok(stream) => {
                     let mut frames =
                         FrameReader::new(shared.config.frames, Some(shared.config.cluster));
                     frames.expect(WELCOME[accepted]);
-                    accepted += 1;
+                    (accepted, reading) = (accepted + 1, reading + 1);
                     let incoming = Incoming::new(stream, frames);
                     tasks.spawn(read(Arc::clone(shared), Arc::clone(line), incoming));
                 }
                 Err(error) => return End::of(error),
             },
-            () = super::shared::until(farewell) => return closing(),
+            () = super::shared::until(farewell) => return end,
         }
     }
-}
-
-fn closing() -> End {
-    stream::refuse(RefusalCode::Closing, "this server is stopping")
 }
 
 /// The most urgent class goes first wherever there is a choice.
@@ -219,6 +222,7 @@ async fn write(
         cluster: shared.config.cluster,
         limits: shared.config.frames,
         peer: &line.hello.name,
+        is_first: at == 0,
     };
     let counter = &shared.counters.bytes_sent;
     stream::write_queue(&line.queues[at], stream, encoder, counter).await?;
@@ -230,6 +234,8 @@ struct Messages<'a> {
     cluster: ClusterId,
     limits: Limits,
     peer: &'a str,
+    /// Whether it writes to the stream on which refusals travel.
+    is_first: bool,
 }
 
 impl Encode<PeerEnvelope> for Messages<'_> {
@@ -244,6 +250,13 @@ impl Encode<PeerEnvelope> for Messages<'_> {
             }
         }
     }
+
+    fn conclude(&mut self, outgoing: &mut Outgoing) {
+        if self.is_first {
+            // A refusal always fits.
+            let _fits = encode_refusal(&stream::closing(), self.cluster, outgoing);
+        }
+    }
 }
 
 async fn read(
@@ -255,7 +268,12 @@ async fn read(
     loop {
         while let Some(frame) = incoming.frames.next()? {
             if frame.kind() == Kind::Refusal {
-                return Err(End::Refused(decode_refusal(&frame)?));
+                let refusal = decode_refusal(&frame)?;
+                shared.gate.offer_peers(&mut messages, &shared.counters);
+                return match refusal.code {
+                    RefusalCode::Closing => Ok(Done::Farewell(refusal)),
+                    _ => Err(End::Refused(refusal)),
+                };
             }
             let envelope = decode_peer(&frame)?;
             if envelope.from != line.hello.node {

@@ -158,6 +158,9 @@ pub(super) trait Encode<T> {
 
     /// Appends frames of these. What cannot be written is left out.
     fn encode(&mut self, items: &[T], outgoing: &mut Outgoing);
+
+    /// Appends what is said last.
+    fn conclude(&mut self, _outgoing: &mut Outgoing) {}
 }
 
 /// Writes what waits in `queue` until it is finished and everything has arrived, or the connection ends.
@@ -179,6 +182,8 @@ pub(super) async fn write_queue<T, E: Encode<T>>(
         write(&mut stream, &mut outgoing, counter).await?;
         batch.clear();
     }
+    encoder.conclude(&mut outgoing);
+    write(&mut stream, &mut outgoing, counter).await?;
     let _already_ended = stream.finish();
     let _arrived = stream.stopped().await;
     Ok(())
@@ -202,6 +207,11 @@ pub(super) async fn say_refusal(
         let _said = timeout(patience, said).await;
     }
     close(connection, refusal);
+}
+
+/// What a server that stops says last, of its own accord.
+pub(super) fn closing() -> Refusal {
+    Refusal { code: RefusalCode::Closing, text: "this server is stopping".to_owned() }
 }
 
 /// Ends a connection with a refusal.

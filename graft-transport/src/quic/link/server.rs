@@ -154,6 +154,12 @@ async fn end_early(
     }
 }
 
+/// How one of the tasks of a connection ended in order.
+enum Done {
+    Reading,
+    Writing,
+}
+
 /// Reads and writes until the connection ends or the link is dropped.
 async fn live(
     shared: &Arc<Shared>,
@@ -161,7 +167,7 @@ async fn live(
     line: &Arc<ServerLine>,
     requests: SendStream,
     incoming: Incoming,
-    tasks: &mut JoinSet<Result<(), End>>,
+    tasks: &mut JoinSet<Result<Done, End>>,
 ) -> End {
     tasks.spawn(read(Arc::clone(shared), line.node, incoming));
     tasks.spawn(write(Arc::clone(shared), Arc::clone(line), requests));
@@ -170,9 +176,11 @@ async fn live(
     loop {
         tokio::select! {
             biased;
-            done = tasks.join_next() => return match done {
-                Some(Ok(Ok(())) | Err(_)) | None => End::Stopped,
-                Some(Ok(Err(end))) => end,
+            done = tasks.join_next(), if !tasks.is_empty() => match done {
+                // The server ends the connection once it has read everything.
+                Some(Ok(Ok(Done::Writing))) => {}
+                Some(Ok(Ok(Done::Reading)) | Err(_)) | None => return End::Stopped,
+                Some(Ok(Err(end))) => return end,
             },
             error = connection.closed() => return End::of(error),
             () = is_set(&mut closing), if farewell.is_none() => {
@@ -184,14 +192,19 @@ async fn live(
     }
 }
 
-async fn write(shared: Arc<Shared>, line: Arc<ServerLine>, stream: SendStream) -> Result<(), End> {
+async fn write(
+    shared: Arc<Shared>,
+    line: Arc<ServerLine>,
+    stream: SendStream,
+) -> Result<Done, End> {
     let encoder = Requests {
         shared: &shared,
         node: line.node,
         cluster: shared.cluster(),
         limits: shared.config.frames,
     };
-    stream::write_queue(&line.queue, stream, encoder, &shared.bytes_sent).await
+    stream::write_queue(&line.queue, stream, encoder, &shared.bytes_sent).await?;
+    Ok(Done::Writing)
 }
 
 struct Requests<'a> {
@@ -222,7 +235,7 @@ impl Encode<ClientRequest> for Requests<'_> {
     }
 }
 
-async fn read(shared: Arc<Shared>, node: NodeId, mut incoming: Incoming) -> Result<(), End> {
+async fn read(shared: Arc<Shared>, node: NodeId, mut incoming: Incoming) -> Result<Done, End> {
     loop {
         while let Some(frame) = incoming.frames.next()? {
             match frame.kind() {
@@ -237,7 +250,7 @@ async fn read(shared: Arc<Shared>, node: NodeId, mut incoming: Incoming) -> Resu
             }
         }
         if !incoming.fill(&shared.bytes_received).await? {
-            return Ok(());
+            return Ok(Done::Reading);
         }
     }
 }
