@@ -20,10 +20,11 @@ use super::{
     client, limits,
     peer::{self, Side},
     rates::Rates,
-    shared::{Shared, is_set},
-    stream::describe,
-    tls::Alpn,
+    shared::{Shared, Way, is_set},
+    stream::{End, describe},
+    tls::{self, Alpn},
 };
+use crate::wire::v1::{Refusal, RefusalCode};
 
 /// Takes in connections until the network closes, and then waits for those that are there.
 pub(super) async fn accept(shared: Arc<Shared>, endpoint: Endpoint) {
@@ -104,9 +105,8 @@ async fn welcome(
     let certified = match shared.tls.certified_peer(&connection) {
         Ok(certified) => certified,
         Err(error) => {
-            shared.counters.handshakes_failed.add(1);
-            shared.say("a handshake failed", &address.ip().to_string(), &error);
-            peer::hang_up(&connection);
+            let end = End::Refuse(uncertified(&error));
+            shared.conclude(Way::Client, &connection, &address.ip().to_string(), &end);
             return;
         }
     };
@@ -129,6 +129,17 @@ async fn handshake(shared: &Shared, incoming: quinn::Incoming) -> Result<Connect
         Ok(Err(error)) => Err(describe(&error)),
         Err(_) => Err(format!("it took longer than {:?}", shared.config.timing.handshake)),
     }
+}
+
+/// The refusal of one whose certificate is not what its protocol takes.
+fn uncertified(error: &tls::Refusal) -> Refusal {
+    let code = match error {
+        tls::Refusal::WrongRole { .. } => RefusalCode::WrongRole,
+        tls::Refusal::WrongServer { .. } => RefusalCode::WrongServer,
+        tls::Refusal::WrongCluster { .. } => RefusalCode::WrongCluster,
+        _ => RefusalCode::Revoked,
+    };
+    Refusal { code, text: error.to_string() }
 }
 
 /// Ends the connections of those whose certificates are not valid any more. Who connects is checked by what

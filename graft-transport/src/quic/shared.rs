@@ -118,7 +118,7 @@ impl Shared {
     pub(super) fn say_up(&self, way: Way, name: &str, address: SocketAddr) {
         match way {
             Way::Peer => {
-                tracing::info!(node = %self.node, peer = name, %address, "a peer is connected")
+                tracing::info!(node = %self.node, peer = name, %address, "a peer is connected");
             }
             Way::Client => {
                 tracing::debug!(node = %self.node, client = name, %address, "a client is connected");
