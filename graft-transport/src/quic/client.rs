@@ -62,6 +62,7 @@ pub(super) async fn run(
         Ok(joined) => joined,
         Err(end) => return end_early(shared, &connection, &certified, answers, end).await,
     };
+    let place = Place { shared, line: &line };
     let began = Instant::now();
     shared.counters.clients_connected.add(1);
     shared.say_up(Way::Client, &hello.name, connection.remote_address());
@@ -69,9 +70,21 @@ pub(super) async fn run(
         Some(answers) => live(shared, &line, answers, incoming).await,
         None => End::Stopped,
     };
-    shared.clients.leave(&line);
+    drop(place);
     shared.conclude(Way::Client, &connection, &hello.name, &end);
     began.elapsed()
+}
+
+/// A line's place among the connected, which it loses whatever ends it.
+struct Place<'a> {
+    shared: &'a Shared,
+    line: &'a ClientLine,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.shared.clients.leave(self.line);
+    }
 }
 
 fn not_ready() -> End {
@@ -241,6 +254,8 @@ async fn read(
             });
             line.push_all(&mut refusals, counters);
         }
+        // Who does not read replies is not listened to: requests that wait for it use up its memory.
+        line.queue.room().await;
         if !incoming.fill(&counters.bytes_received).await? {
             return Ok(Done::Reading);
         }

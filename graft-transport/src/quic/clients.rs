@@ -27,8 +27,8 @@ pub(super) enum ToClient {
 }
 
 impl ToClient {
-    /// About how many bytes it takes. A membership that many replies share counts for each of them: it is
-    /// sent with each.
+    /// About how many bytes it takes. A membership that replies share is in memory once, and sent once a
+    /// frame: it does not count.
     pub(super) fn size(&self) -> usize {
         const HEADER: usize = 64;
         const MEMBER: usize = 128;

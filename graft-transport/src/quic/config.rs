@@ -64,8 +64,8 @@ pub struct Bounds {
     pub append_bytes: usize,
     /// What may wait for a peer of snapshot chunks, in bytes. Default 4 MiB.
     pub snapshot_bytes: usize,
-    /// What may wait for a client of replies, in bytes. A client that lets more wait is disconnected.
-    /// Default 16 MiB.
+    /// What may wait for a client of replies, in bytes. From half of it on no more requests are taken from
+    /// that client, and one that lets more wait is disconnected. Default 32 MiB.
     pub reply_bytes: usize,
     /// How many peers may be connected. Default 64.
     pub peers: usize,
@@ -87,7 +87,7 @@ impl Default for Bounds {
             control_bytes: 1 << 20,
             append_bytes: 8 << 20,
             snapshot_bytes: 4 << 20,
-            reply_bytes: 16 << 20,
+            reply_bytes: 32 << 20,
             peers: 64,
             clients: 1024,
             handshakes: 256,
@@ -143,7 +143,7 @@ pub struct LinkConfig {
     pub schema: Schema,
     /// How large frames may be.
     pub frames: FrameLimits,
-    /// What may wait for a server of requests, in bytes. Default 16 MiB.
+    /// What may wait for a server of requests, in bytes. Default 64 MiB: 1024 requests of 64 KiB.
     pub request_bytes: usize,
     /// How many addresses are tried at most. Default 64.
     pub addresses: usize,
@@ -158,7 +158,7 @@ impl Default for LinkConfig {
             format: 0,
             schema: Schema::default(),
             frames: FrameLimits::default(),
-            request_bytes: 16 << 20,
+            request_bytes: 64 << 20,
             addresses: 64,
             timing: Timing::default(),
         }

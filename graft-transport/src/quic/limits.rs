@@ -26,8 +26,8 @@ pub(super) const STREAM_WINDOW: u32 = 4 << 20;
 /// need.
 const PEER_WINDOW: u32 = 4 * STREAM_WINDOW;
 
-/// What a client may have on its way to a server before that has read it. Far below a peer's: there are
-/// many clients.
+/// What a client may have on its way to a server before that has read it, and a server to a client. Far
+/// below a peer's: there are many clients.
 const CLIENT_WINDOW: u32 = 1 << 20;
 
 /// How many streams the other side may open: a peer has one for each of its three classes.
@@ -77,6 +77,7 @@ pub(super) fn server_config(
     let mut transport = transport_config(timing)?;
     transport
         .receive_window(VarInt::from_u32(CLIENT_WINDOW))
+        .send_window(u64::from(CLIENT_WINDOW))
         .max_concurrent_bidi_streams(VarInt::from_u32(CLIENT_STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(PEER_STREAMS));
     let mut config = quinn::ServerConfig::with_crypto(crypto);
@@ -120,6 +121,7 @@ pub(super) fn client_transport(timing: &Timing) -> Result<TransportConfig, VarIn
 /// Widens the limits of one who connected and has shown to be a peer.
 pub(super) fn widen_for_peer(connection: &quinn::Connection) {
     connection.set_receive_window(VarInt::from_u32(PEER_WINDOW));
+    connection.set_send_window(u64::from(PEER_WINDOW));
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(0));
 }
 

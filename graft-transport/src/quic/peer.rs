@@ -66,13 +66,26 @@ pub(super) async fn run(
         let end = End::Refuse(refusal);
         return end_early(shared, &line.connection, &line.certified, control, end).await;
     }
+    let place = Place { shared, line: &line };
     let began = Instant::now();
     shared.counters.peers_connected.add(1);
     shared.say_up(Way::Peer, &line.hello.name, line.connection.remote_address());
     let end = live(shared, &line, control, incoming).await;
-    shared.peers.leave(&line);
+    drop(place);
     shared.conclude(Way::Peer, &line.connection, &line.hello.name, &end);
     began.elapsed()
+}
+
+/// A line's place among the connected, which it loses whatever ends it.
+struct Place<'a> {
+    shared: &'a Shared,
+    line: &'a Arc<PeerLine>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.shared.peers.leave(self.line);
+    }
 }
 
 /// Says hello and hears one. The caller speaks first; who was called answers only to one it accepts.

@@ -23,7 +23,10 @@ struct State<T> {
     waiting: usize,
     writing: usize,
     phase: Phase,
+    /// The writer's.
     waker: Option<Waker>,
+    /// That of one who waits for room.
+    room_waker: Option<Waker>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,8 +49,14 @@ pub(super) enum Refused {
 impl<T> Queue<T> {
     /// A queue for `limit` bytes. One that is empty takes in anything.
     pub(super) fn new(limit: usize) -> Self {
-        let state =
-            State { items: Vec::new(), waiting: 0, writing: 0, phase: Phase::Open, waker: None };
+        let state = State {
+            items: Vec::new(),
+            waiting: 0,
+            writing: 0,
+            phase: Phase::Open,
+            waker: None,
+            room_waker: None,
+        };
         Self { limit, state: Mutex::new(state) }
     }
 
@@ -92,19 +101,25 @@ impl<T> Queue<T> {
     fn poll_take(&self, context: &mut Context<'_>, batch: &mut Vec<T>) -> Poll<bool> {
         let mut state = self.lock();
         state.writing = 0;
-        if !state.items.is_empty() {
-            mem::swap(&mut state.items, batch);
-            state.writing = mem::take(&mut state.waiting);
-            return Poll::Ready(true);
-        }
-        if state.phase != Phase::Open {
-            return Poll::Ready(false);
-        }
-        match &mut state.waker {
-            Some(waker) => waker.clone_from(context.waker()),
-            none => *none = Some(context.waker().clone()),
-        }
-        Poll::Pending
+        let has_room = state.has_room(self.limit);
+        let room_waker = state.room_waker.take_if(|_| has_room);
+        let taken = state.poll_take(context, batch);
+        drop(state);
+        wake(room_waker);
+        taken
+    }
+
+    /// Waits until the queue is less than half full, or nothing gets in any more. One waits at a time.
+    pub(super) async fn room(&self) {
+        poll_fn(|context| {
+            let mut state = self.lock();
+            if state.has_room(self.limit) || state.phase != Phase::Open {
+                return Poll::Ready(());
+            }
+            state.room_waker = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Lets nothing more in. What waits is still written.
@@ -128,10 +143,10 @@ impl<T> Queue<T> {
         } else {
             Vec::new()
         };
-        let waker = state.waker.take();
+        let wakers = [state.waker.take(), state.room_waker.take()];
         drop(state);
         drop(dropped);
-        wake(waker);
+        wakers.into_iter().for_each(wake);
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -140,6 +155,26 @@ impl<T> Queue<T> {
 }
 
 impl<T> State<T> {
+    fn poll_take(&mut self, context: &Context<'_>, batch: &mut Vec<T>) -> Poll<bool> {
+        if !self.items.is_empty() {
+            mem::swap(&mut self.items, batch);
+            self.writing = mem::take(&mut self.waiting);
+            return Poll::Ready(true);
+        }
+        if self.phase != Phase::Open {
+            return Poll::Ready(false);
+        }
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    fn has_room(&self, limit: usize) -> bool {
+        self.waiting + self.writing <= limit / 2
+    }
+
     fn push(&mut self, item: T, size: usize, limit: usize) -> Result<(), Refused> {
         if self.phase != Phase::Open {
             return Err(Refused::Closed);
@@ -162,6 +197,8 @@ fn wake(waker: Option<Waker>) {
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future as _;
+
     use super::*;
 
     fn poll<T>(queue: &Queue<T>, batch: &mut Vec<T>) -> Poll<bool> {
@@ -183,6 +220,25 @@ mod tests {
         assert_eq!(batch, [4]);
         assert_eq!(poll(&queue, &mut batch), Poll::Pending);
         assert_eq!(queue.push(5, 1000), Ok(()), "an empty queue takes in anything");
+    }
+
+    #[test]
+    fn who_waits_for_room_waits_until_half_is_written() {
+        let queue = Queue::new(100);
+        let mut batch = Vec::new();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut room = std::pin::pin!(queue.room());
+        assert_eq!(queue.push(1, 60), Ok(()));
+        assert_eq!(room.as_mut().poll(&mut context), Poll::Pending);
+        assert_eq!(poll(&queue, &mut batch), Poll::Ready(true));
+        assert_eq!(room.as_mut().poll(&mut context), Poll::Pending, "it is not written yet");
+        assert_eq!(poll(&queue, &mut batch), Poll::Pending);
+        assert!(queue.lock().room_waker.is_none(), "it was woken");
+        assert_eq!(room.as_mut().poll(&mut context), Poll::Ready(()));
+        assert_eq!(queue.push(2, 60), Ok(()));
+        queue.finish();
+        let mut room = std::pin::pin!(queue.room());
+        assert_eq!(room.as_mut().poll(&mut context), Poll::Ready(()), "nobody waits in vain");
     }
 
     #[test]

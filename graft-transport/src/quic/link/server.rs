@@ -20,6 +20,7 @@ use crate::{
         queue::Queue,
         shared::{is_set, until},
         stream::{self, Encode, End, Incoming},
+        tls::CertifiedPeer,
     },
     wire::v1::{
         FrameReader, Hello, Kind, Kinds, Limits, Outgoing, RefusalCode, decode_hello,
@@ -32,6 +33,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct ServerLine {
     pub(super) node: NodeId,
+    certified: CertifiedPeer,
     pub(super) queue: Queue<ClientRequest>,
 }
 
@@ -57,7 +59,7 @@ pub(super) async fn run(shared: &Arc<Shared>, connection: Connection, address: &
     let agreed = agreed.await.unwrap_or_else(|_| {
         Err(stream::refuse(RefusalCode::TooSlow, "no agreement was reached in time"))
     });
-    let (hello, incoming) = match agreed {
+    let (hello, certified, incoming) = match agreed {
         Ok(agreed) => agreed,
         Err(end) => {
             end_early(shared, &connection, requests, &end).await;
@@ -67,24 +69,37 @@ pub(super) async fn run(shared: &Arc<Shared>, connection: Connection, address: &
     };
     let node = hello.node;
     let queue = Queue::new(shared.config.request_bytes);
-    let line = Arc::new(ServerLine { node, queue });
+    let line = Arc::new(ServerLine { node, certified, queue });
     let Some(requests) = requests.filter(|_| shared.join(&line)) else {
         // It is connected already, by another of its addresses.
         connection.close(DONE, b"");
         return Ended { node: Some(node), lived: Duration::ZERO };
     };
     let began = Instant::now();
+    let place = Place { shared, line: &line };
     let mut tasks = JoinSet::new();
     let end = live(shared, &connection, &line, requests, incoming, &mut tasks).await;
     // Nothing is delivered any more when the client hears that the server is gone.
     tasks.shutdown().await;
-    shared.leave(&line);
+    drop(place);
     shared.note(address, describe(&end));
     match &end {
         End::Refuse(refusal) => stream::close(&connection, refusal),
         _ => connection.close(DONE, b""),
     }
     Ended { node: Some(node), lived: began.elapsed() }
+}
+
+/// A line's place among the connected, which it loses whatever ends it.
+struct Place<'a> {
+    shared: &'a Shared,
+    line: &'a ServerLine,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.shared.leave(self.line);
+    }
 }
 
 fn describe(end: &End) -> String {
@@ -101,7 +116,7 @@ async fn agree(
     shared: &Arc<Shared>,
     connection: &Connection,
     requests: &mut Option<SendStream>,
-) -> Result<(Hello, Incoming), End> {
+) -> Result<(Hello, CertifiedPeer, Incoming), End> {
     let own = shared.hello();
     let certified = shared
         .tls
@@ -134,7 +149,7 @@ async fn agree(
     }
     incoming.frames.set_cluster(theirs.cluster);
     incoming.frames.expect(Kinds::TO_CLIENT);
-    Ok((theirs, incoming))
+    Ok((theirs, certified, incoming))
 }
 
 async fn end_early(
@@ -172,6 +187,7 @@ async fn live(
     tasks.spawn(read(Arc::clone(shared), line.node, incoming));
     tasks.spawn(write(Arc::clone(shared), Arc::clone(line), requests));
     let mut closing = shared.closing.subscribe();
+    let mut revocations = shared.tls.changed();
     let mut farewell = None;
     loop {
         tokio::select! {
@@ -183,6 +199,12 @@ async fn live(
                 Some(Ok(Err(end))) => return end,
             },
             error = connection.closed() => return End::of(error),
+            // One that is gone means that the identity is, too.
+            Ok(()) = revocations.changed() => {
+                if let Err(refusal) = shared.tls.still_valid(&line.certified) {
+                    return stream::refuse(RefusalCode::Revoked, refusal.to_string());
+                }
+            }
             () = is_set(&mut closing), if farewell.is_none() => {
                 line.queue.finish();
                 farewell = Some(Instant::now() + shared.config.timing.farewell);
