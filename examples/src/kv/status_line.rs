@@ -44,6 +44,12 @@ impl StatusLine {
         Self(Arc::new(Mutex::new(State { out, is_terminal, waiting: None })))
     }
 
+    /// Whether somebody watches, so that colours make sense, too.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        self.lock().is_terminal
+    }
+
     /// Says what is waited for from now on.
     pub fn wait_for(&self, text: impl Into<String>) {
         let text = text.into();
