@@ -1,0 +1,14 @@
+//! Servers and clients over QUIC, on the loopback address and in real time.
+
+#![cfg(feature = "quic")]
+// Helpers of tests panic like tests.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod authority;
+mod common;
+mod conformance;
+mod members;
+mod network;
+mod raw;
+mod security;
+mod stalled;

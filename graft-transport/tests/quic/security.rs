@@ -1,0 +1,460 @@
+//! Whatever the other side sends, or does not send: it is refused by name, counted, and harms nobody else.
+
+use std::time::{Duration, Instant};
+
+use graft_core::{ClientRequest, EntryKind, InboxLimits, Link, NodeId, Reply};
+use graft_transport::{
+    quic::{LinkConfig, NetworkConfig, tls::Alpn},
+    wire::v1::{
+        Header, Hello, Kind, Limits, Protocol, RefusalCode, Role, encode_peer, encode_requests,
+    },
+};
+use tokio::time::timeout;
+
+use crate::{
+    common::{
+        Client, PATIENCE, Server, bind, bind_with, client_tls, config, eventually, heartbeat,
+        introduce, place, until,
+    },
+    raw::{self, Raw, client_hello, frames, server_hello},
+};
+
+/// A server that waits only for moments.
+fn hasty(name: &str) -> NetworkConfig {
+    let mut config = config(name);
+    config.timing.agreement = Duration::from_millis(200);
+    config.timing.handshake = Duration::from_millis(500);
+    config
+}
+
+/// Checks that a client which keeps the rules is served.
+async fn serves(server: &mut Server) {
+    let client = Client::start(&[server.network.local_addr()]);
+    client.connects_to(server.node()).await;
+    client.send(server.node(), 77).unwrap();
+    let request = server.request().await;
+    server.answer(&request, Reply::SessionDone);
+    client.hears(&(server.node(), 77, Reply::SessionDone)).await;
+}
+
+fn header(kind: Kind, server: &Server) -> Header {
+    let cluster = config("a").cluster;
+    let _same_for_all = server;
+    Header { kind, cluster, group: graft_core::GroupId(0), body_bytes: 16, payload_bytes: 0 }
+}
+
+#[tokio::test]
+async fn a_client_that_sends_what_no_client_may_is_refused() {
+    let mut server = Server::start("a");
+    let good = header(Kind::Requests, &server).encode();
+    let mut flipped = good;
+    flipped[24] ^= 1;
+    let mut version = good;
+    version[4] = 9;
+    // The checksum is right, the kind is none.
+    let mut kind = good;
+    kind[5] = 200;
+    let checksum = crc32c::crc32c(&kind[..44]);
+    kind[44..].copy_from_slice(&checksum.to_le_bytes());
+    let huge = Header { body_bytes: u32::MAX, ..header(Kind::Requests, &server) }.encode();
+    let payload = Header { payload_bytes: 1 << 31, ..header(Kind::Requests, &server) }.encode();
+    let stranger =
+        Header { cluster: graft_core::ClusterId(5), ..header(Kind::Requests, &server) }.encode();
+    let empty = [&good[..], &[0xff; 16]].concat();
+    let (from, to) = (NodeId::of_name("b"), server.node());
+    let peers = frames(|outgoing| {
+        let envelope = heartbeat(from, to, 1);
+        encode_peer(&envelope, config("a").cluster, &Limits::default(), outgoing).unwrap();
+    });
+    let membership_entry = frames(|outgoing| {
+        let request = ClientRequest {
+            request_id: 1,
+            deadline: Duration::from_secs(1),
+            kind: EntryKind::Membership,
+            payload: b"mine".as_slice().into(),
+        };
+        let cluster = config("a").cluster;
+        encode_requests([&request], Duration::ZERO, cluster, &Limits::default(), outgoing);
+    });
+    let cases: [(&str, Vec<u8>, RefusalCode); 10] = [
+        ("garbage", vec![0x5a; 4096], RefusalCode::Malformed),
+        ("a bad checksum", flipped.to_vec(), RefusalCode::Malformed),
+        ("an unknown version", version.to_vec(), RefusalCode::UnknownVersion),
+        ("an unknown kind", kind.to_vec(), RefusalCode::UnknownKind),
+        ("an oversized body", huge.to_vec(), RefusalCode::TooLarge),
+        ("an oversized payload", payload.to_vec(), RefusalCode::TooLarge),
+        ("another cluster's frame", stranger.to_vec(), RefusalCode::WrongCluster),
+        ("a body that is no archive", empty, RefusalCode::Malformed),
+        ("a peer's frame", peers, RefusalCode::UnknownKind),
+        ("an entry that is not a client's", membership_entry, RefusalCode::Malformed),
+    ];
+    for (what, bytes, code) in cases {
+        println!("{what}");
+        let mut raw = Raw::client(server.network.local_addr()).await;
+        raw.hello(&client_hello()).await;
+        raw.write(&bytes).await;
+        raw.ends_with(code).await;
+    }
+    let stats = until(&server.network, "all are counted", |stats| {
+        stats.refused.values().sum::<u64>() == 10
+    });
+    assert_eq!(stats.await.refused.len(), 5);
+    let arrivals = server.take();
+    assert!(arrivals.is_empty(), "nothing of it arrives: {arrivals:?}");
+    serves(&mut server).await;
+}
+
+#[tokio::test]
+async fn what_comes_instead_of_a_hello_is_refused() {
+    let mut server = Server::of(bind_with(hasty("a")));
+    let address = server.network.local_addr();
+    let mut garbage = Raw::client(address).await;
+    garbage.write(&[0x5a; 100]).await;
+    garbage.ends_with(RefusalCode::Malformed).await;
+    let mut early = Raw::client(address).await;
+    early.write(&header(Kind::Requests, &server).encode()).await;
+    early.ends_with(RefusalCode::UnknownKind).await;
+    let mut wrong = Raw::client(address).await;
+    wrong.hello(&Hello { role: Role::Server, ..client_hello() }).await;
+    wrong.ends_with(RefusalCode::WrongRole).await;
+    let mut newer = Raw::client(address).await;
+    newer.hello(&Hello { protocol: Protocol { min: 9, max: 9 }, ..client_hello() }).await;
+    newer.ends_with(RefusalCode::UnknownVersion).await;
+    serves(&mut server).await;
+}
+
+#[tokio::test]
+async fn who_says_nothing_or_only_a_part_is_refused_in_time() {
+    let mut server = Server::of(bind_with(hasty("a")));
+    let address = server.network.local_addr();
+    let silent_client = Raw::client(address).await;
+    let silent_server = Raw::server("b", address).await;
+    let mut slow = Raw::client(address).await;
+    slow.write(b"GRFT").await;
+    for raw in [&silent_client, &silent_server, &slow] {
+        raw.ends_with(RefusalCode::TooSlow).await;
+    }
+    until(&server.network, "they are counted", |stats| stats.refused.get("too slow") == Some(&3))
+        .await;
+    serves(&mut server).await;
+}
+
+#[tokio::test]
+async fn a_handshake_that_does_not_go_on_is_given_up() {
+    let mut config = hasty("a");
+    config.bounds.handshakes = 2;
+    let mut server = Server::of(bind_with(config));
+    // Two connections of which nothing but the first packet ever arrives.
+    for begun in 1..=2 {
+        let way = tokio::net::UdpSocket::bind(crate::common::loopback()).await.unwrap();
+        let endpoint = raw::endpoint();
+        let crypto = client_tls("mallory").client_crypto(Alpn::Client, None).unwrap();
+        let config = quinn::ClientConfig::new(crypto);
+        let name = graft_transport::quic::tls::SERVER_NAME;
+        let to = way.local_addr().unwrap();
+        let _connecting = endpoint.connect_with(config, to, name).unwrap();
+        let mut packet = [0; 2048];
+        let length = timeout(PATIENCE, way.recv(&mut packet)).await.unwrap().unwrap();
+        way.send_to(&packet[..length], server.network.local_addr()).await.unwrap();
+        until(&server.network, "it arrives", |stats| stats.handshakes == begun).await;
+    }
+    until(&server.network, "both are given up", |stats| stats.handshakes_failed == 2).await;
+    serves(&mut server).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_speaks_in_anothers_name_is_refused() {
+    let mut server = Server::start("a");
+    let mut raw = Raw::server("b", server.network.local_addr()).await;
+    raw.hello(&server_hello("b")).await;
+    until(&server.network, "it is taken in", |stats| stats.peers == 1).await;
+    let say = |from: &str, to: NodeId, number| {
+        frames(|outgoing| {
+            let envelope = heartbeat(NodeId::of_name(from), to, number);
+            encode_peer(&envelope, config("a").cluster, &Limits::default(), outgoing).unwrap();
+        })
+    };
+    raw.write(&say("b", NodeId::of_name("c"), 1)).await;
+    raw.write(&say("b", server.node(), 2)).await;
+    let first = server.message().await;
+    assert_eq!(first.message.term().0, 2, "what is for another does not arrive");
+    raw.write(&say("c", server.node(), 3)).await;
+    raw.ends_with(RefusalCode::WrongServer).await;
+    assert!(server.take().is_empty());
+    assert_eq!(server.network.stats().misaddressed, 2);
+}
+
+#[tokio::test]
+async fn a_peer_that_is_not_who_it_says_is_refused() {
+    let server = Server::start("a");
+    let address = server.network.local_addr();
+    let cases: [(Hello, RefusalCode); 5] = [
+        (server_hello("c"), RefusalCode::WrongServer),
+        (
+            Hello { cluster: graft_core::ClusterId(9), ..server_hello("b") },
+            RefusalCode::WrongCluster,
+        ),
+        (Hello { epoch: graft_core::Epoch(4), ..server_hello("b") }, RefusalCode::WrongEpoch),
+        (Hello { role: Role::Client, ..server_hello("b") }, RefusalCode::WrongRole),
+        (
+            Hello { protocol: Protocol { min: 7, max: 8 }, ..server_hello("b") },
+            RefusalCode::UnknownVersion,
+        ),
+    ];
+    for (hello, code) in cases {
+        let mut raw = Raw::server("b", address).await;
+        raw.hello(&hello).await;
+        raw.ends_with(code).await;
+    }
+    let mut requests = Raw::server("b", address).await;
+    requests.hello(&server_hello("b")).await;
+    requests.write(&header(Kind::Requests, &server).encode()).await;
+    requests.ends_with(RefusalCode::UnknownKind).await;
+}
+
+#[tokio::test]
+async fn servers_that_differ_in_what_matters_refuse_each_other_by_name() {
+    type Change = fn(&mut NetworkConfig);
+    let cases: [(Change, &str); 4] = [
+        (|config| config.cluster.0 += 1, "wrong cluster"),
+        (|config| config.epoch.0 += 1, "wrong epoch"),
+        (|config| config.machine = "Queue".into(), "wrong format"),
+        (|config| config.format = 2, "wrong format"),
+    ];
+    for (change, cause) in cases {
+        let with = |name: &str| {
+            let mut config = config(name);
+            config.machine = "Stack".into();
+            config.format = 1;
+            config
+        };
+        let a = bind_with(with("a"));
+        let mut other = with("b");
+        change(&mut other);
+        let b = bind_with(other);
+        introduce(&[("a", &a), ("b", &b)]);
+        // The one that was called refuses, and the caller hears why; which is which is up to the names.
+        let (caller, called) = if a.node() < b.node() { (&a, &b) } else { (&b, &a) };
+        until(called, "it is refused", |stats| stats.refused.contains_key(cause)).await;
+        until(caller, "it hears why", |stats| stats.refused_by_others.contains_key(cause)).await;
+        assert_eq!((a.stats().peers_connected, b.stats().peers_connected), (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn who_answers_at_an_address_must_be_who_was_called() {
+    let (a, b) = (bind("a"), bind("b"));
+    let (caller, called) = if a.node() < b.node() { (&a, &b) } else { (&b, &a) };
+    // Somebody whose number is above the caller's is called where another one is.
+    let absent = ["c", "d", "e", "f", "g", "h"]
+        .into_iter()
+        .find(|name| NodeId::of_name(name) > caller.node())
+        .unwrap();
+    let wrong = place(absent, called.local_addr());
+    caller.set_peers([(NodeId::of_name(absent), wrong)].into());
+    until(caller, "it tries again and again", |stats| stats.dials >= 3).await;
+    assert_eq!((caller.stats().peers_connected, called.stats().peers_connected), (0, 0));
+}
+
+#[tokio::test]
+async fn a_flood_of_connections_leaves_those_who_are_there_alone() {
+    let mut config = hasty("a");
+    config.bounds.clients = 20;
+    config.bounds.handshakes = 16;
+    config.bounds.unproven_handshakes = 4;
+    config.bounds.handshakes_per_second = 40;
+    config.bounds.handshake_burst = 60;
+    let mut server = Server::of(bind_with(config));
+    let address = server.network.local_addr();
+    let client = Client::start(&[address]);
+    client.connects_to(server.node()).await;
+
+    let flood = tokio::spawn(async move {
+        let endpoint = raw::endpoint();
+        let tls = client_tls("mallory");
+        let mut attempts = tokio::task::JoinSet::new();
+        for _ in 0..300 {
+            let (endpoint, tls) = (endpoint.clone(), tls.clone());
+            attempts.spawn(async move {
+                let attempt = raw::connect(&endpoint, &tls, Alpn::Client, address);
+                let connection = timeout(PATIENCE, attempt).await.ok()?.ok()?;
+                let (mut send, _receive) = connection.open_bi().await.ok()?;
+                let hello = frames(|outgoing| {
+                    graft_transport::wire::v1::encode_hello(&client_hello(), outgoing).unwrap();
+                });
+                send.write_all(&hello).await.ok()?;
+                connection.closed().await;
+                Some(())
+            });
+        }
+        attempts.join_all().await
+    });
+    let began = Instant::now();
+    for number in 0..50 {
+        client.send(server.node(), number).unwrap();
+        let request = server.request().await;
+        server.answer(&request, Reply::SessionDone);
+        client.hears(&(server.node(), number, Reply::SessionDone)).await;
+    }
+    println!("50 requests took {:?} in the flood", began.elapsed());
+    let stats = until(&server.network, "the flood is limited", |stats| {
+        stats.handshakes_limited > 100 && stats.retries > 0
+    });
+    assert!(stats.await.clients <= 20);
+    assert!(client.heard.gone.lock().unwrap().is_empty());
+    flood.abort();
+}
+
+#[tokio::test]
+async fn too_many_clients_are_told_so() {
+    let mut config = config("a");
+    config.bounds.clients = 1;
+    let server = Server::of(bind_with(config));
+    let client = Client::start(&[server.network.local_addr()]);
+    client.connects_to(server.node()).await;
+    let mut second = Raw::client(server.network.local_addr()).await;
+    second.hello(&client_hello()).await;
+    second.ends_with(RefusalCode::TooMany).await;
+}
+
+#[tokio::test]
+async fn senders_prove_their_address_where_many_come() {
+    let mut config = config("a");
+    config.bounds.unproven_handshakes = 0;
+    let mut server = Server::of(bind_with(config));
+    serves(&mut server).await;
+    assert!(server.network.stats().retries > 0);
+}
+
+#[tokio::test]
+async fn each_request_of_a_flood_is_taken_or_answered() {
+    const COUNT: u64 = 20_000;
+    let limits = InboxLimits { request_bytes: 64 << 10, ..InboxLimits::default() };
+    let mut server = Server::with_inbox(bind("a"), limits);
+    let client = Client::start(&[server.network.local_addr()]);
+    client.connects_to(server.node()).await;
+    for number in 1..=COUNT {
+        client.send(server.node(), number).unwrap();
+    }
+    let mut taken = 0;
+    let all = eventually("each is taken or answered", || {
+        taken += server.take().requests.len();
+        let answered = client.heard.replies.lock().unwrap().len();
+        (taken + answered == usize::try_from(COUNT).unwrap()).then_some(answered)
+    });
+    assert!(all.await > 0, "some are refused");
+    let refused = server.network.stats().refused_by_inbox;
+    assert!(refused[graft_core::Class::Request as usize] > 0);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_replies_is_disconnected() {
+    let mut config = config("a");
+    config.bounds.reply_bytes = 1 << 20;
+    let mut server = Server::of(bind_with(config));
+    let mut raw = Raw::client(server.network.local_addr()).await;
+    raw.hello(&client_hello()).await;
+    let cluster = crate::common::config("a").cluster;
+    let request = frames(|outgoing| {
+        let request = ClientRequest {
+            request_id: 1,
+            deadline: Duration::from_secs(5),
+            kind: EntryKind::Plain,
+            payload: b"again".as_slice().into(),
+        };
+        encode_requests([&request], Duration::ZERO, cluster, &Limits::default(), outgoing);
+    });
+    raw.write(&request).await;
+    let request = server.request().await;
+    let answer = Reply::Applied(vec![7; 64 << 10].into());
+    let cut_off = eventually("it is disconnected", || {
+        server.answer(&request, answer.clone());
+        (server.network.stats().slow_clients > 0).then_some(())
+    });
+    cut_off.await;
+    raw.ends_with(RefusalCode::TooSlow).await;
+    until(&server.network, "it is gone", |stats| stats.clients == 0).await;
+    serves(&mut server).await;
+}
+
+#[tokio::test]
+async fn a_link_says_no_where_too_much_waits_and_what_is_too_large_is_answered() {
+    let mut server = Server::start("a");
+    let config = LinkConfig { request_bytes: 3 << 20, ..LinkConfig::default() };
+    let client = Client::with_config(&[server.network.local_addr()], config);
+    client.connects_to(server.node()).await;
+    let send = |request_id, bytes: usize| {
+        let deadline = Duration::from_secs(3600);
+        let payload = vec![1; bytes].into();
+        let kind = EntryKind::Plain;
+        client.link.send(server.node(), ClientRequest { request_id, deadline, kind, payload })
+    };
+    // Nothing else runs meanwhile on this one thread.
+    assert_eq!(send(1, 2 << 20), Ok(()));
+    assert_eq!(send(2, 1 << 20), Err(graft_core::LinkError::Full(server.node())));
+    assert_eq!(send(3, 100), Ok(()));
+    let request = server.request().await;
+    assert_eq!(request.request_id, 3, "what is larger than an entry may be does not leave");
+    let heard = client.heard.replies.lock().unwrap().clone();
+    let [(from, 1, Reply::Rejected(graft_core::RejectReason::TooLarge { bytes, .. }))] = &heard[..]
+    else {
+        panic!("heard {heard:?}");
+    };
+    assert_eq!((*from, *bytes), (server.node(), 2 << 20));
+    assert_eq!(client.link.servers(), [server.node()]);
+}
+
+#[tokio::test]
+async fn a_clients_certificate_is_refused_on_the_protocol_of_peers() {
+    let mut server = Server::start("a");
+    let endpoint = raw::endpoint();
+    let to = server.network.local_addr();
+    let config = raw::anything_goes(&crate::authority::client("mallory"), b"graft-peer/1");
+    let name = graft_transport::quic::tls::SERVER_NAME;
+    let connecting = endpoint.connect_with(config, to, name).unwrap();
+    let end = match timeout(PATIENCE, connecting).await.expect("it ends in time") {
+        Ok(connection) => timeout(PATIENCE, connection.closed()).await.expect("it is ended"),
+        Err(error) => error,
+    };
+    let text = end.to_string();
+    assert!(text.contains("mallory"), "it says whose certificate it is: {text}");
+    until(&server.network, "it is counted", |stats| {
+        stats.refused.get("wrong role") == Some(&1) || stats.handshakes_failed == 1
+    })
+    .await;
+    assert_eq!(server.network.stats().peers_connected, 0);
+    serves(&mut server).await;
+}
+
+#[tokio::test]
+async fn connections_of_a_revoked_certificate_end_and_none_follows() {
+    let tls = crate::common::server_tls("a");
+    let address = crate::common::loopback();
+    let network = graft_transport::quic::Network::bind(
+        address,
+        config("a"),
+        tls.clone(),
+        crate::common::runtime(),
+    );
+    let server = Server::of(network.unwrap());
+    let peer = bind("b");
+    introduce(&[("a", &server.network), ("b", &peer)]);
+    until(&server.network, "the peers connect", |stats| stats.peers == 1).await;
+    let mut client = Raw::client(server.network.local_addr()).await;
+    client.hello(&client_hello()).await;
+    until(&server.network, "the client connects", |stats| stats.clients == 1).await;
+
+    let lists = [crate::authority::client("mallory"), crate::authority::server("b")]
+        .map(|issued| crate::authority::revocation_of(&issued));
+    tls.revoke(lists[0].as_bytes()).unwrap();
+    client.ends_with(RefusalCode::Revoked).await;
+    assert_eq!(server.network.stats().peers, 1, "nobody else is concerned");
+    tls.revoke(lists[1].as_bytes()).unwrap();
+    until(&server.network, "the peer is gone", |stats| stats.peers == 0).await;
+    let dials = |stats: &graft_transport::quic::Stats| stats.dials + stats.handshakes_failed;
+    let before = dials(&server.network.stats());
+    until(&server.network, "it is tried again", |stats| dials(stats) >= before + 2).await;
+    assert_eq!(server.network.stats().peers_connected, 1);
+    tls.revoke(b"").unwrap();
+    until(&server.network, "it is trusted again", |stats| stats.peers == 1).await;
+}
