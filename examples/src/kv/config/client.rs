@@ -30,7 +30,8 @@ pub struct ClientFlags {
     #[arg(long, global = true, value_name = "FILE")]
     pub cert: Option<PathBuf>,
     /// The client's private key, if it is elsewhere [environment: GRAFT_KV_KEY]
-    #[arg(long, global = true, value_name = "FILE")]
+    // A command may have an argument `key` of its own.
+    #[arg(id = "key_file", long = "key", global = true, value_name = "FILE")]
     pub key: Option<PathBuf>,
 }
 
