@@ -264,9 +264,12 @@ async fn a_flood_of_connections_leaves_those_who_are_there_alone() {
     config.bounds.unproven_handshakes = 4;
     config.bounds.handshakes_per_second = 40;
     config.bounds.handshake_burst = 60;
+    // The flood is made on this very thread: nobody may be taken for dead because that took a while.
+    config.timing.idle_timeout = PATIENCE;
+    let timing = config.timing;
     let mut server = Server::of(bind_with(config));
     let address = server.network.local_addr();
-    let client = Client::start(&[address]);
+    let client = Client::with_config(&[address], LinkConfig { timing, ..LinkConfig::default() });
     client.connects_to(server.node()).await;
 
     let flood = tokio::spawn(async move {
