@@ -202,9 +202,15 @@ impl<'a> Cluster<'a> {
         let node = self.node(to);
         loop {
             let _maybe_later = client.send(node, request_id, kind, payload.clone());
-            let arrived = |server: &Server| !server.requests.is_empty();
+            // What was sent again before may still arrive, so only this very request counts.
+            let is_it =
+                |found: &Request| found.request_id == request_id && found.payload == payload;
+            let arrived = |server: &Server| server.requests.iter().any(is_it);
             if self.gather(to, self.limits.quiet, arrived).await {
-                return Ok(self.servers[to].requests.swap_remove(0));
+                let requests = &mut self.servers[to].requests;
+                if let Some(at) = requests.iter().position(is_it) {
+                    return Ok(requests.swap_remove(at));
+                }
             }
             let in_time = self.runtime.now() < deadline;
             ensure(in_time, format_args!("a request of {} bytes arrives", payload.len()))?;
