@@ -290,6 +290,9 @@ pub fn encode_refusal(
 pub fn decode_refusal(frame: &Frame) -> Result<Refusal, WireError> {
     let body = frame.access_in_group_0::<ArchivedRefusalBody>(Kind::Refusal)?;
     frame.payloads().finish()?;
+    if body.text.len() > Refusal::MAX_TEXT_BYTES {
+        return Err(frame.malformed("its text is too long"));
+    }
     Ok(Refusal {
         code: RefusalCode::from_number(body.code.to_native()),
         text: body.text.as_str().to_owned(),

@@ -140,8 +140,9 @@ pub fn archive_format() -> u32 {
     let own = TypeId::of::<Archived<u16>>();
     let big =
         own == TypeId::of::<rend::u16_be>() || own == TypeId::of::<rend::unaligned::u16_ube>();
-    let pointer = size_of::<Archived<usize>>() as u32;
-    let alignment = align_of::<Archived<u64>>() as u32;
+    let small = |bytes| u32::try_from(bytes).unwrap_or(u32::MAX);
+    let pointer = small(size_of::<Archived<usize>>());
+    let alignment = small(align_of::<Archived<u64>>());
     pointer | alignment << 8 | u32::from(big) << 16
 }
 

@@ -228,10 +228,17 @@ impl<'a> Batch<'a> {
 /// [`WireError`] says what is wrong with the frame.
 pub fn decode_replies(frame: &Frame) -> Result<Vec<(u64, Reply)>, WireError> {
     let body = frame.access_in_group_0::<ArchivedRepliesBody>(Kind::Replies)?;
+    let bytes: usize = body.memberships.iter().map(|bytes| bytes.as_slice().len()).sum();
+    if body.memberships.len() > Batch::MAX_MEMBERSHIPS || bytes > Limits::MAX_MEMBERSHIP_BYTES {
+        return Err(frame.malformed("it brings too many memberships"));
+    }
     let memberships = body.memberships.iter();
     let memberships = memberships
         .map(|bytes| members::membership(bytes, frame).map(Arc::new))
         .collect::<Result<Vec<_>, _>>()?;
+    if body.replies.len() > Limits::MAX_BATCH {
+        return Err(frame.malformed("it brings too many replies"));
+    }
     let mut payloads = frame.payloads();
     let mut replies = Vec::with_capacity(body.replies.len());
     for reply in body.replies.iter() {

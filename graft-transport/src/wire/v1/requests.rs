@@ -96,6 +96,9 @@ pub fn decode_requests(
     now: Duration,
 ) -> Result<Vec<Request>, WireError> {
     let body = frame.access_in_group_0::<ArchivedRequestsBody>(Kind::Requests)?;
+    if body.requests.len() > Limits::MAX_BATCH {
+        return Err(frame.malformed("it brings too many requests"));
+    }
     let mut payloads = frame.payloads();
     let mut requests = Vec::with_capacity(body.requests.len());
     for request in body.requests.iter() {
