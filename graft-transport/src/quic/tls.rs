@@ -27,9 +27,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quinn::Connection;
-use quinn::crypto::HmacKey;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use ring::{hkdf, hmac};
+use ring::hkdf;
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::server::NoServerSessionStorage;
@@ -39,18 +38,13 @@ use tokio::sync::watch;
 
 pub use error::{Names, Part, Place, Refusal, TlsError, TlsWarning};
 pub use name::{CertifiedName, Role};
-pub use peer::{CertifiedPeer, HandshakeRefused, Protocol, certified_name, protocol};
+pub use peer::{Alpn, CertifiedPeer, HandshakeRefused, alpn, certified_name};
 
 use material::{Material, Parts, Piece};
 use verifier::{Expected, Present, Verifier};
 
-/// The protocol between servers.
-pub const ALPN_PEER: &[u8] = b"graft-peer/1";
-/// The protocol from a client to a server.
-pub const ALPN_CLIENT: &[u8] = b"graft-client/1";
-
 /// What to give [`quinn::Endpoint::connect_with`] as the server's name. It is not sent and not compared: whom a
-/// dialer expects is part of [`Tls::peer_dialer`] and [`Tls::client_dialer`].
+/// dialer expects is part of [`Tls::client_crypto`].
 pub const SERVER_NAME: &str = "server.graft";
 
 /// One process's identity, and whom it trusts. Clones share it: a reload of one is a reload of all.
@@ -238,36 +232,34 @@ impl Tls {
         .map_err(unsupported)?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(Present(Arc::clone(&self.shared))));
-        config.alpn_protocols = vec![ALPN_PEER.to_vec(), ALPN_CLIENT.to_vec()];
+        config.alpn_protocols =
+            [Alpn::Peer, Alpn::Client].map(|alpn| alpn.as_bytes().to_vec()).to_vec();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;
         Ok(Arc::new(QuicServerConfig::try_from(config).map_err(unsupported)?))
     }
 
-    /// TLS for dialing a certain server as a peer; any other that answers is refused.
+    /// TLS for dialing a server: a certain one, where any other that answers is refused, or with `None`
+    /// whichever server of the cluster answers; [`Tls::certified_peer`] then tells its name.
     ///
     /// # Errors
     ///
-    /// [`TlsError::BadName`], and [`TlsError::WrongOwnRole`] for a client's identity.
-    pub fn peer_dialer(&self, server: &str) -> Result<Arc<QuicClientConfig>, TlsError> {
-        self.needs(Role::Server, "speak to servers as a peer")?;
-        self.dialer(ALPN_PEER, Expected::Exactly(self.server_named(server)?))
-    }
-
-    /// TLS for dialing a server as a client: a certain one, or with `None` whichever server of the cluster
-    /// answers; [`Tls::certified_peer`] then tells its name.
-    ///
-    /// # Errors
-    ///
-    /// [`TlsError::BadName`], and [`TlsError::WrongOwnRole`] for a server's identity.
-    pub fn client_dialer(&self, server: Option<&str>) -> Result<Arc<QuicClientConfig>, TlsError> {
-        self.needs(Role::Client, "send requests as a client")?;
+    /// [`TlsError::BadName`], and [`TlsError::WrongOwnRole`] where one's own certificate is not for that protocol.
+    pub fn client_crypto(
+        &self,
+        alpn: Alpn,
+        server: Option<&str>,
+    ) -> Result<Arc<QuicClientConfig>, TlsError> {
+        match alpn {
+            Alpn::Peer => self.needs(Role::Server, "speak to servers as a peer")?,
+            Alpn::Client => self.needs(Role::Client, "send requests as a client")?,
+        }
         let expected = match server {
             Some(server) => Expected::Exactly(self.server_named(server)?),
             None => Expected::AnyServer,
         };
-        self.dialer(ALPN_CLIENT, expected)
+        self.dialer(alpn, expected)
     }
 
     /// A secret that grows from the private key this identity was made with: the same for the same key
@@ -283,20 +275,6 @@ impl Tls {
         // The only error is an output beyond 255 hashes; this is one.
         assert!(filled.is_ok(), "one hash of output was refused");
         secret
-    }
-
-    /// The key for stateless resets, lasting over restarts: with it a process that comes back after a crash can
-    /// end its former connections at once, where peers would else wait for their idle timeout.
-    pub fn reset_key(&self) -> Arc<dyn HmacKey> {
-        let secret = self.secret(b"graft quic stateless reset");
-        Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &secret))
-    }
-
-    /// The key of connection ids, lasting over restarts as [`Tls::reset_key`] does and needed with it: a process
-    /// that does not know a connection's id as its own sends no reset for it.
-    pub fn connection_id_key(&self) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = self.secret(b"graft quic connection ids");
-        u64::from_le_bytes([a, b, c, d, e, f, g, h])
     }
 
     fn parts(&self) -> MutexGuard<'_, Parts> {
@@ -344,7 +322,7 @@ impl Tls {
         Arc::new(Verifier { shared: Arc::clone(&self.shared), expected })
     }
 
-    fn dialer(&self, alpn: &[u8], expected: Expected) -> Result<Arc<QuicClientConfig>, TlsError> {
+    fn dialer(&self, alpn: Alpn, expected: Expected) -> Result<Arc<QuicClientConfig>, TlsError> {
         let mut config = rustls::ClientConfig::builder_with_details(
             Arc::clone(&self.shared.provider),
             Arc::clone(&self.shared.clock),
@@ -354,7 +332,7 @@ impl Tls {
         .dangerous()
         .with_custom_certificate_verifier(self.verifier(expected))
         .with_client_cert_resolver(Arc::new(Present(Arc::clone(&self.shared))));
-        config.alpn_protocols = vec![alpn.to_vec()];
+        config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;
         // The first packets can be read by anyone on the way, and a server has one certificate.

@@ -99,6 +99,11 @@ impl CertifiedName {
         self.role
     }
 
+    /// Whether a server is certified, not a client.
+    pub fn is_server(&self) -> bool {
+        self.role == Role::Server
+    }
+
     /// The name as it stands in the certificate.
     pub fn dns_name(&self) -> String {
         format!("{}.{}{}", self.name, self.cluster, self.role.suffix())

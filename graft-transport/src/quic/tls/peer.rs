@@ -6,23 +6,23 @@ use quinn::crypto::rustls::HandshakeData;
 use quinn::{Connection, ConnectionError, Side};
 use rustls_pki_types::CertificateDer;
 
-use super::{ALPN_CLIENT, ALPN_PEER, CertifiedName, Refusal, Role, trust};
+use super::{CertifiedName, Refusal, Role, trust};
 
 /// Which of the two protocols a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Protocol {
+pub enum Alpn {
     /// Between servers: `graft-peer/1`.
     Peer,
     /// From a client to a server: `graft-client/1`.
     Client,
 }
 
-impl Protocol {
-    fn of(alpn: &[u8]) -> Option<Self> {
-        match alpn {
-            ALPN_PEER => Some(Protocol::Peer),
-            ALPN_CLIENT => Some(Protocol::Client),
-            _ => None,
+impl Alpn {
+    /// The protocol's name in the handshake.
+    pub fn as_bytes(self) -> &'static [u8] {
+        match self {
+            Alpn::Peer => b"graft-peer/1",
+            Alpn::Client => b"graft-client/1",
         }
     }
 }
@@ -35,36 +35,41 @@ impl Protocol {
 #[derive(Clone, Debug)]
 pub struct CertifiedPeer {
     name: CertifiedName,
-    protocol: Protocol,
+    alpn: Alpn,
     pub(super) acted_as: Role,
     pub(super) chain: Arc<[CertificateDer<'static>]>,
 }
 
 impl CertifiedPeer {
+    /// The server's or client's own name, without cluster and role: those were checked.
+    pub fn name(&self) -> &str {
+        self.name.name()
+    }
+
     /// Whom the certificate names.
-    pub fn name(&self) -> &CertifiedName {
+    pub fn certified_name(&self) -> &CertifiedName {
         &self.name
     }
 
     /// What the connection speaks.
-    pub fn protocol(&self) -> Protocol {
-        self.protocol
+    pub fn alpn(&self) -> Alpn {
+        self.alpn
     }
 
     pub(super) fn of(connection: &Connection, cluster: &str) -> Result<Self, Refusal> {
-        let protocol = protocol(connection).ok_or(Refusal::NoCertificate)?;
+        let alpn = alpn(connection).ok_or(Refusal::NoCertificate)?;
         let chain = chain(connection).ok_or(Refusal::NoCertificate)?;
         let leaf = chain.first().ok_or(Refusal::NoCertificate)?;
         let name = trust::parse(leaf).and_then(|leaf| trust::named(&leaf, cluster))?;
-        let (acted_as, due) = match (connection.side(), protocol) {
+        let (acted_as, due) = match (connection.side(), alpn) {
             (Side::Client, _) => (Role::Server, Role::Server),
-            (Side::Server, Protocol::Peer) => (Role::Client, Role::Server),
-            (Side::Server, Protocol::Client) => (Role::Client, Role::Client),
+            (Side::Server, Alpn::Peer) => (Role::Client, Role::Server),
+            (Side::Server, Alpn::Client) => (Role::Client, Role::Client),
         };
         if name.role() != due {
             return Err(Refusal::WrongRole { found: name, expected: due });
         }
-        Ok(CertifiedPeer { name, protocol, acted_as, chain: chain.into() })
+        Ok(CertifiedPeer { name, alpn, acted_as, chain: chain.into() })
     }
 }
 
@@ -79,10 +84,11 @@ pub fn certified_name(connection: &Connection) -> Result<CertifiedName, Refusal>
 }
 
 /// What a connection speaks; `None` before the handshake is over.
-pub fn protocol(connection: &Connection) -> Option<Protocol> {
+pub fn alpn(connection: &Connection) -> Option<Alpn> {
     let data = connection.handshake_data()?;
     let data = data.downcast::<HandshakeData>().ok()?;
-    Protocol::of(data.protocol.as_deref()?)
+    let agreed = data.protocol.as_deref()?;
+    [Alpn::Peer, Alpn::Client].into_iter().find(|alpn| alpn.as_bytes() == agreed)
 }
 
 fn chain(connection: &Connection) -> Option<Vec<CertificateDer<'static>>> {
