@@ -1,4 +1,4 @@
-//! What founders say to each other before their cluster has a log.
+//! What founders say to each other before their cluster has a log. [`founding`](crate::founding) says why.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,8 @@ use crate::{Membership, NodeId, NodeInfo};
 /// How far a server is in founding its cluster. It goes around until every founder has its membership.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BirthReport {
-    /// The sender's life: drawn anew each time its process begins to found. Zero from a server that has
-    /// founded.
+    /// The sender's life: drawn anew each time its process begins to found, and never zero. Zero from a
+    /// server that has a log.
     pub life: u64,
     /// The life that the receiver stated last, zero where it stated none. A report from before the
     /// receiver's life cannot name it, however late it arrives.
@@ -21,19 +21,22 @@ pub struct BirthReport {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum BirthStage {
-    /// Newly born: it has no log, and has never voted. These are the founders that it has heard of in
-    /// this life, itself included, as each described itself.
+    /// It does not know of a founded cluster: it is newly born, or has the founding membership in its
+    /// log and does not know it committed.
     Newborn {
-        /// What each said of itself.
+        /// All founders of the sender's list, each as it described itself. Where the sender has not
+        /// heard of one in this life, there is its name alone, and an incarnation of zero. From a server
+        /// that has a log they are those of its first entry.
         founders: BTreeMap<NodeId, NodeInfo>,
     },
-    /// The cluster is founded with this membership, and the receiver belongs to it.
+    /// The cluster is founded: the first entry is committed, and it names the receiver's birth.
     Founded {
         /// The first entry of the log.
         membership: Membership,
     },
-    /// The cluster is founded, and knows the receiver by another birth: its store is not the one that it
-    /// was founded with. It must not take part before a membership change names its new birth.
+    /// The sender has a log, and it does not name the receiver's birth: the receiver's store is not
+    /// the one that the cluster was founded with. It must not take part before a membership change
+    /// names its new birth.
     AlreadyFounded,
 }
 

@@ -62,6 +62,7 @@
 mod birth;
 mod durable;
 mod entry;
+pub mod founding;
 mod membership;
 mod message;
 pub mod quorum;

@@ -124,7 +124,7 @@ impl Driver<'_> {
         }
         self.propose();
         let next = self.settle(context)?;
-        self.events.after_turn(&self.raft);
+        self.events.after_turn(&self.raft, now);
         self.answer_orders();
         let deadline = self.raft.next_deadline();
         let overdue = self.timer.arm(deadline, now, &**self.runtime, context);

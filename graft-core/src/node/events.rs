@@ -15,6 +15,8 @@ pub(super) struct Events {
     status: watch::Sender<NodeStatus>,
     overloads: Limiter,
     slow_entries: Limiter,
+    foreign_births: u64,
+    births: Limiter,
     warned_of_log: bool,
 }
 
@@ -57,13 +59,18 @@ impl Events {
             status,
             overloads: Limiter::default(),
             slow_entries: Limiter::default(),
+            foreign_births: 0,
+            births: Limiter::default(),
             warned_of_log: false,
         };
         (events, receiver)
     }
 
     /// To be called after every turn: cheap where nothing changed.
-    pub(super) fn after_turn(&mut self, raft: &Raft) {
+    pub(super) fn after_turn(&mut self, raft: &Raft, time: Duration) {
+        if raft.foreign_births() != self.foreign_births {
+            self.on_foreign_birth(raft, time);
+        }
         let now = Known::of(raft);
         if now == self.known {
             return;
@@ -94,6 +101,27 @@ impl Events {
             }
             _ => {}
         }
+    }
+
+    /// A server came with a birth that the cluster was not founded with, and was told so.
+    fn on_foreign_birth(&mut self, raft: &Raft, time: Duration) {
+        self.foreign_births = raft.foreign_births();
+        let Some(birth) = raft.foreign_birth() else { return };
+        let Some(unreported) = self.births.pass(time) else { return };
+        let (node, term) = (&*self.name, self.known.term.0);
+        let membership = raft.membership();
+        let server = membership.nodes.get(&birth.node).map_or("", |info| info.name.as_str());
+        tracing::warn!(
+            node,
+            term,
+            server,
+            number = %birth.node,
+            came = %birth.came,
+            known = %birth.known,
+            unreported,
+            "a server wants to found this cluster with a store that it was not founded with: its disk \
+             was emptied, or another uses its name; it was refused and takes no part"
+        );
     }
 
     /// A request was refused because too much is waiting.

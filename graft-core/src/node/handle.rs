@@ -205,7 +205,7 @@ impl fmt::Debug for Handle {
 }
 
 /// What `future` gives, or `None` where that takes until `deadline`.
-pub(super) async fn within<T>(
+pub(crate) async fn within<T>(
     runtime: &dyn Runtime,
     deadline: Duration,
     future: impl Future<Output = T>,

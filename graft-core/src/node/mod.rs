@@ -38,6 +38,8 @@ use std::{fmt, future::poll_fn, sync::Arc};
 pub use config::{NodeConfig, NodeParts, Observer, OpenError, StopReason};
 pub use handle::{Detail, Handle, HandleError, NodeStatus};
 
+pub(crate) use handle::within;
+
 use crate::{Identity, Inbox, InboxReceiver, Raft, Recovered, raft, session::Applier};
 use apply::{ApplyLane, Works};
 use clock::{Clock, Timer};

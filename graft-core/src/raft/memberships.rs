@@ -26,6 +26,12 @@ impl Memberships {
         self.in_log.last().map_or(&self.base, |(_, membership)| membership)
     }
 
+    /// Entry 1, as long as the log tells it.
+    pub(super) fn founding(&self) -> Option<&Membership> {
+        let (log_id, membership) = self.in_log.first()?;
+        (log_id.index == Index(1)).then_some(&**membership)
+    }
+
     /// Takes note of the membership entries among `entries`, which are now in the log.
     pub(super) fn note(&mut self, entries: &Entries) -> Result<(), (LogId, MembershipError)> {
         for entry in entries.slices().flatten().filter(|entry| entry.kind == EntryKind::Membership)

@@ -17,6 +17,8 @@ pub struct Counters {
     pub malformed: u64,
     /// Of a kind this build does not handle.
     pub unsupported: u64,
+    /// Not dropped, but answered "already founded": from a birth that the cluster was not founded with.
+    pub foreign_births: u64,
 }
 
 impl Raft {
@@ -27,6 +29,11 @@ impl Raft {
             || from == self.config.node
         {
             self.counters.misdirected += 1;
+            return;
+        }
+        if let Message::Birth(report) = &envelope.message {
+            // From whatever birth: that is what it is about.
+            self.on_birth(from, envelope.from_incarnation, report);
             return;
         }
         let known = self.membership().incarnation(from);

@@ -9,6 +9,7 @@
 //! | `follower` | receiving `AppendEntries` and heartbeats, Raft §5.3 |
 //! | `leader` | replication, Raft §5.3; commitment, §5.4.2 |
 //! | `applying` | committed entries on their way to the machine, Raft §5.3; entries that are on disk only |
+//! | `birth` | answering servers that found, or think that they do ([`founding`](crate::founding)) |
 //! | `transfer` | leadership transfer, thesis §3.10; stalled disks |
 //! | `durability` | "on stable storage before responding to RPCs", Raft Figure 2: the only place that lets promises out |
 //! | `log`, `progress`, `role` | the state these work on |
@@ -81,6 +82,7 @@
 //! those entries reach a quorum, the election follows.
 
 mod applying;
+mod birth;
 mod config;
 mod divergence;
 mod durability;
@@ -102,6 +104,7 @@ mod model;
 
 use std::{sync::Arc, time::Duration};
 
+pub use birth::ForeignBirth;
 pub use config::{Config, ConfigError};
 pub use effects::{
     Answer, Apply, Effects, Fatal, Input, LinkId, Load, LoadId, Proposal, Refusal, Token,
@@ -163,6 +166,7 @@ pub struct Raft {
     wanted_loads: Vec<Load>,
     fatal: Option<Fatal>,
     counters: Counters,
+    foreign_birth: Option<ForeignBirth>,
     /// Whether anything happened since the last drain that gave nothing.
     stirred: bool,
 }
@@ -208,6 +212,7 @@ impl Raft {
             wanted_loads: Vec::new(),
             fatal: None,
             counters: Counters::default(),
+            foreign_birth: None,
             stirred: true,
             identity: durable.identity,
             log,
