@@ -137,7 +137,7 @@ impl Tls {
     /// [`Tls::from_files`] refuses: a certificate that names somebody else, and an identity that has no files.
     pub fn reload(&self) -> Result<(), TlsError> {
         let parts = self.parts();
-        if !parts.from_files() {
+        if !parts.are_files() {
             return Err(TlsError::NotFromFiles);
         }
         let renewed = parts.read_again().inspect_err(log_failure)?;

@@ -98,7 +98,7 @@ impl Parts {
         })
     }
 
-    pub(super) fn from_files(&self) -> bool {
+    pub(super) fn are_files(&self) -> bool {
         [&self.authority, &self.certificate, &self.key]
             .into_iter()
             .chain(&self.lists)

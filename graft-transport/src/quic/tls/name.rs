@@ -1,6 +1,6 @@
 //! Names in certificates: who is certified, as what, in which cluster.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use super::TlsError;
 
@@ -48,8 +48,8 @@ impl fmt::Display for Role {
 /// names and are compared byte by byte: `Server1` is not `server1`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CertifiedName {
-    name: String,
-    cluster: String,
+    name: Arc<str>,
+    cluster: Arc<str>,
     role: Role,
 }
 
@@ -63,7 +63,7 @@ impl CertifiedName {
     pub fn new(name: &str, cluster: &str, role: Role) -> Result<Self, TlsError> {
         check_label("name", name)?;
         check_label("cluster", cluster)?;
-        Ok(CertifiedName { name: name.to_owned(), cluster: cluster.to_owned(), role })
+        Ok(CertifiedName { name: name.into(), cluster: cluster.into(), role })
     }
 
     /// The server of a cluster.
