@@ -42,6 +42,10 @@
 //! **Clients** (Raft §8, thesis §6.3). A client whose answer was lost must ask again, and then its command
 //! may be in the log twice. [`session`] is the table, itself replicated, that applies it once.
 //!
+//! **The beginning.** Raft starts from servers that know each other. [`founding`] is how servers on
+//! different machines get there: all write the same first entry, or none does, and a server that lost
+//! its disk is not taken for the one it was.
+//!
 //! # Three ways in
 //!
 //! - The crate `graft` on top of this one, for somebody with a state machine.
@@ -55,7 +59,7 @@
 //!
 //! | feature | adds |
 //! | --- | --- |
-//! | none | the pure `Raft`, sessions, all types |
+//! | none | the pure `Raft`, sessions, the rules of founding, all types |
 //! | `node` | the driver and the doors, with the synchronisation primitives of tokio and no runtime |
 //! | `tokio` (default) | `node`, and the `Runtime` of tokio |
 
