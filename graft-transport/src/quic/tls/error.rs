@@ -108,13 +108,15 @@ pub enum TlsError {
         key: Place,
     },
     /// One's own certificate would be refused by everyone else.
-    #[error("one's own certificate {place} is of no use")]
+    #[error("one's own certificate {place} is of no use with the authority's {authority}")]
     OwnCertificate {
         /// Where the certificate is.
         place: Place,
+        /// Where the authority's certificate is.
+        authority: Place,
         /// Why others would refuse it.
         #[source]
-        source: Refusal,
+        source: Box<Refusal>,
     },
     /// A revocation list that says nothing about this authority's certificates.
     #[error(
@@ -204,7 +206,7 @@ pub enum TlsWarning {
 #[non_exhaustive]
 pub enum Refusal {
     /// There is no certificate, or the handshake is not over.
-    #[error("the other side showed no certificate: give it one of cluster's own authority")]
+    #[error("the other side showed no certificate: give it one of the cluster's own authority")]
     NoCertificate,
     /// What was shown is no certificate.
     #[error("what the other side showed is no X.509 certificate ({problem}): issue a new one")]

@@ -142,15 +142,11 @@ impl Material {
         };
         let certified = certified(parts, provider)?;
         let chain = &certified.cert;
-        let own =
-            |source| TlsError::OwnCertificate { place: parts.certificate.place.clone(), source };
-        let name = own_name(chain, &parts.certificate, &trust, now)?;
+        let (name, not_after) = own_name(chain, parts, &trust, now)?;
         for (list, piece) in lists(parts)? {
             check_list(&list, piece, &trust, parts, chain, now, &mut warnings)?;
             trust.lists.push(list);
         }
-        let leaf = chain.first().ok_or(own(Refusal::NoCertificate))?;
-        let not_after = trust::not_after(leaf).unwrap_or(u64::MAX);
         warnings.extend(open_key(&parts.key.place));
         Ok(Material { name, certified: Arc::new(certified), trust, not_after, warnings })
     }
@@ -198,18 +194,21 @@ fn certified(parts: &Parts, provider: &CryptoProvider) -> Result<CertifiedKey, T
     })
 }
 
-/// Whom one's own certificate names. It must be good enough for everyone who trusts the same
-/// authority: a process that all others refuse had better not start.
+/// Whom one's own certificate names, and its last second. It must be good enough for everyone who trusts the
+/// same authority: a process that all others refuse had better not start.
 fn own_name(
     chain: &[CertificateDer<'static>],
-    piece: &Piece,
+    parts: &Parts,
     trust: &Trust,
     now: UnixTime,
-) -> Result<CertifiedName, TlsError> {
-    let own = |source| TlsError::OwnCertificate { place: piece.place.clone(), source };
-    let leaf_der = chain.first().ok_or(own(Refusal::NoCertificate))?;
-    let name =
-        trust::parse(leaf_der).and_then(|leaf| trust::named(&leaf, "CLUSTER")).map_err(own)?;
+) -> Result<(CertifiedName, u64), TlsError> {
+    let own = |source| TlsError::OwnCertificate {
+        place: parts.certificate.place.clone(),
+        authority: parts.authority.place.clone(),
+        source: Box::new(source),
+    };
+    let leaf = chain.first().ok_or_else(|| own(Refusal::NoCertificate))?;
+    let name = trust::parse(leaf).and_then(|leaf| trust::named(&leaf, "CLUSTER")).map_err(own)?;
     // A server also dials other servers.
     let uses: &[Role] = match name.role() {
         Role::Server => &[Role::Server, Role::Client],
@@ -218,7 +217,7 @@ fn own_name(
     for acts_as in uses {
         trust.check(chain, *acts_as, &name, now).map_err(own)?;
     }
-    Ok(name)
+    Ok((name, trust::not_after(leaf).unwrap_or(u64::MAX)))
 }
 
 fn lists(parts: &Parts) -> Result<Vec<(CertRevocationList<'static>, &Piece)>, TlsError> {
