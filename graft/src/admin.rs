@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use crate::{Overview, Role, SupervisorError, cluster::Cluster, server::Server};
+use graft_core::raft::PeerStatus;
+
+use crate::{Overview, Role, ServerName, SupervisorError, cluster::Cluster, server::Server};
 
 /// A node answers everyone, waits for its machine and closes its transport before it has stopped, each
 /// for a few seconds at most; this is beyond all of that.
@@ -114,6 +116,38 @@ impl Cluster {
     pub(crate) async fn wait_for_leader(&self) -> Result<usize, Duration> {
         let waited = self.config().deadline;
         self.wait_until(waited, Self::known_leader).await.ok_or(waited)
+    }
+
+    /// The leader that server `at` knows, waited for as long as a request would.
+    pub(crate) async fn wait_for_leader_seen_by(&self, at: usize) -> Result<ServerName, Duration> {
+        let waited = self.config().deadline;
+        let leader = |cluster: &Self| cluster.server(at).overview().leader;
+        self.wait_until(waited, leader).await.ok_or(waited)
+    }
+
+    /// Hands the leadership of server `at` to whoever is furthest, and waits until that is done or has
+    /// failed: then the others elect one as if it had crashed.
+    pub(crate) async fn hand_over(&self, at: usize) {
+        let server = self.server(at);
+        let Some(handle) = server.handle() else { return };
+        let Ok(detail) = handle.detail().await else { return };
+        let voters = &detail.raft.membership.voters;
+        let able = |peer: &&PeerStatus| !peer.stalled && voters.contains(&peer.node);
+        let furthest = detail.raft.peers.iter().filter(able).max_by_key(|peer| peer.match_index);
+        let Some(furthest) = furthest else { return };
+        let name = server.name();
+        if let Err(error) = handle.transfer(furthest.node).await {
+            tracing::info!(node = %name, %error, "stops without handing over");
+            return;
+        }
+        let patience = self.config().election_timeout.end().saturating_mul(2);
+        let led = |cluster: &Self| {
+            let role = cluster.server(at).overview().role;
+            (role != Some(Role::Leader)).then_some(())
+        };
+        if self.wait_until(patience, led).await.is_none() {
+            tracing::info!(node = %name, waited = ?patience, "stops although nobody took over");
+        }
     }
 
     /// Hands leadership to the server called `name` and waits until it leads.

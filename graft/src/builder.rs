@@ -7,14 +7,16 @@ use std::{
     sync::Arc,
 };
 
-use graft_core::{Runtime, TokioRuntime};
+use graft_core::{ClusterId, Runtime, TokioRuntime};
+use tokio::runtime::{Handle, Id};
 
 use crate::{
     Config, Init, Machine, ServerName, StartError, Supervisor,
     adaptor::Adaptor,
-    cluster::{CloseOnDrop, Cluster, EntryType, Make},
+    cluster::{CloseOnDrop, Cluster, ClusterParts, EntryType, Make, Scope, check_names},
     registry,
     store::{LogStore, StoreError},
+    transport::HubPort,
 };
 
 /// A cluster that is to be started in this process.
@@ -107,25 +109,45 @@ impl ClusterBuilder {
         entry: EntryType,
         make: Box<Make>,
     ) -> Result<Arc<Cluster>, StartError> {
-        let no_runtime = StartError::NoRuntime;
-        let Ok(home) = tokio::runtime::Handle::try_current() else { return Err(no_runtime) };
-        let Some(runtime) = TokioRuntime::current() else { return Err(no_runtime) };
-        if !has_timers(&runtime) {
-            return Err(StartError::NoTimers);
-        }
-        warn_of_abort();
-        let runtime: Arc<dyn Runtime> = Arc::new(runtime);
-        let cluster = Cluster::new(self.servers, self.config, entry, make, runtime)?;
+        let (home, runtime) = around_here()?;
+        check_names(&self.servers)?;
+        self.config.validate()?;
+        let names: Vec<&str> = self.servers.iter().map(ServerName::as_str).collect();
+        let cluster = Cluster::new(ClusterParts {
+            members: self.servers.clone(),
+            id: ClusterId::of(LOCAL, &names),
+            scope: Scope::Process,
+            config: self.config,
+            entry,
+            make,
+            port: Arc::new(HubPort::new(&runtime)),
+            runtime,
+            servers: self.servers,
+        })?;
         let cluster = Arc::new(cluster);
         // Until all is done, dropping this undoes what was done: also where the caller stops waiting.
         let begun = CloseOnDrop::new(Arc::clone(&cluster));
-        cluster.keep(registry::claim(home.id(), &cluster)?);
+        cluster.keep(registry::claim(home, &cluster)?);
         cluster.open_stores(self.stores.as_deref())?;
         cluster.begin().await?;
         begun.disarm();
         Ok(cluster)
     }
 }
+
+/// The runtime around the caller, and what it is known by.
+pub(crate) fn around_here() -> Result<(Id, Arc<dyn Runtime>), StartError> {
+    let Ok(home) = Handle::try_current() else { return Err(StartError::NoRuntime) };
+    let Some(runtime) = TokioRuntime::current() else { return Err(StartError::NoRuntime) };
+    if !has_timers(&runtime) {
+        return Err(StartError::NoTimers);
+    }
+    warn_of_abort();
+    Ok((home.id(), Arc::new(runtime)))
+}
+
+/// The cluster name of everything that is started in one process.
+const LOCAL: &str = "local";
 
 /// tokio says by a panic alone that a runtime was built without timers; better here than in a server.
 fn has_timers(runtime: &TokioRuntime) -> bool {

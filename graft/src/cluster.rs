@@ -10,10 +10,9 @@ use std::{
 use graft_client::Client;
 use graft_core::{
     ClusterId, Index, Loaded, LogStore, Node, NodeId, Runtime, StateMachine, Transport,
-    node::{Detail, Handle, HandleError, NodeParts, OpenError},
+    node::{Detail, Handle, HandleError, NodeParts, Observer, OpenError},
 };
 use graft_storage::MemoryStore;
-use graft_transport::Hub;
 use tokio::sync::watch;
 
 use crate::{
@@ -21,10 +20,13 @@ use crate::{
     builder::OpenStore,
     data::{Describe, LINES, ServerState},
     founding::{self, Founder},
+    members::{Announcer, Members},
     panics,
     registry::ClusterClaim,
     server::Server,
-    supervision, wire,
+    supervision,
+    transport::Port,
+    wire,
 };
 
 /// All servers that one call of `start` started, and the way to them.
@@ -35,8 +37,10 @@ pub(crate) struct Cluster {
     entry: EntryType,
     make: Box<Make>,
     runtime: Arc<dyn Runtime>,
-    hub: Hub,
+    port: Arc<dyn Port>,
     client: Client,
+    members: Arc<Members>,
+    scope: Scope,
     /// The names in the registry, for as long as the cluster has them.
     claim: Mutex<Option<ClusterClaim>>,
     /// Whether it has been shut down.
@@ -80,30 +84,46 @@ pub(crate) struct Opened {
     pub(crate) transport: Arc<dyn Transport>,
 }
 
+/// Where the servers of a cluster are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Scope {
+    /// All in this process.
+    Process,
+    /// One here, the others elsewhere: its network must be told where.
+    Machines,
+}
+
+/// What a cluster is made of.
+pub(crate) struct ClusterParts {
+    /// Those of its servers that are to run here.
+    pub(crate) servers: Vec<ServerName>,
+    /// All of its servers.
+    pub(crate) members: Vec<ServerName>,
+    pub(crate) id: ClusterId,
+    pub(crate) scope: Scope,
+    pub(crate) config: Config,
+    pub(crate) entry: EntryType,
+    pub(crate) make: Box<Make>,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) port: Arc<dyn Port>,
+}
+
 impl Cluster {
-    pub(crate) fn new(
-        servers: Vec<ServerName>,
-        config: Config,
-        entry: EntryType,
-        make: Box<Make>,
-        runtime: Arc<dyn Runtime>,
-    ) -> Result<Self, StartError> {
-        check_names(&servers)?;
-        config.validate()?;
-        let names: Vec<&str> = servers.iter().map(ServerName::as_str).collect();
-        let id = ClusterId::of(LOCAL, &names);
-        let hub = Hub::new(Arc::clone(&runtime), runtime.random());
-        let link = Arc::new(hub.link());
-        let client = Client::new(link, Arc::clone(&runtime), config.for_client())
+    pub(crate) fn new(parts: ClusterParts) -> Result<Self, StartError> {
+        let ClusterParts { servers, members, id, scope, config, entry, make, runtime, port } =
+            parts;
+        let client = Client::new(port.link(), Arc::clone(&runtime), config.for_client())
             .map_err(|error| config.refused_by_client(&error))?;
         Ok(Self {
             servers: servers.into_iter().map(Server::new).collect(),
+            members: Arc::new(Members::new(members)),
+            scope,
             config,
             id,
             entry,
             make,
             runtime,
-            hub,
+            port,
             client,
             claim: Mutex::new(None),
             closed: watch::Sender::new(false),
@@ -122,6 +142,18 @@ impl Cluster {
         &self.runtime
     }
 
+    pub(crate) const fn port(&self) -> &Arc<dyn Port> {
+        &self.port
+    }
+
+    pub(crate) const fn id(&self) -> ClusterId {
+        self.id
+    }
+
+    pub(crate) const fn entry(&self) -> &EntryType {
+        &self.entry
+    }
+
     pub(crate) fn servers(&self) -> &[Server] {
         &self.servers
     }
@@ -135,8 +167,7 @@ impl Cluster {
     }
 
     pub(crate) fn name_of(&self, node: NodeId) -> Option<ServerName> {
-        let server = self.servers.iter().find(|server| server.node() == node);
-        server.map(|server| server.name().clone())
+        self.members.name_of(node)
     }
 
     /// Refuses entries of another machine before they are archived.
@@ -188,13 +219,18 @@ impl Cluster {
         for (at, opened) in opened.into_iter().enumerate() {
             self.launch(at, opened);
         }
-        self.runtime.spawn(Box::pin(keep_names(Arc::clone(self))));
+        self.keep_alive();
         if is_new && let Some(first) = self.servers[0].handle() {
             // Nobody can lead yet, so nobody is disturbed: the first leader need not wait for a timeout. Where this
             // fails the timeouts elect one.
             let _ = first.campaign().await;
         }
         Ok(())
+    }
+
+    /// From now on the cluster lives until it is closed or its runtime ends.
+    pub(crate) fn keep_alive(self: &Arc<Self>) {
+        self.runtime.spawn(Box::pin(keep_names(Arc::clone(self))));
     }
 
     /// Makes server `at` ready to run.
@@ -207,20 +243,30 @@ impl Cluster {
             return Err(StartError::StoreClosed { server: name() });
         };
         let place = store.place();
-        let transport: Arc<dyn Transport> = Arc::new(self.hub.transport(server.node()));
+        let transport: Arc<dyn Transport> = self.port.transport(server.node());
         let parts = NodeParts {
             config: self.config.for_node(server.node(), self.id, self.runtime.random()),
             store,
             transport: Arc::clone(&transport),
             machine,
             runtime: Arc::clone(&self.runtime),
-            observer: None,
+            observer: self.observer(),
         };
         let (node, handle) = Node::open(parts).await.map_err(|error| match error {
             OpenError::Store(source) => StartError::Store { server: name(), place, source },
             other => StartError::Unusable { server: name(), reason: other.to_string() },
         })?;
         Ok(Opened { node, handle, transport })
+    }
+
+    fn observer(&self) -> Option<Box<dyn Observer>> {
+        match self.scope {
+            Scope::Process => None,
+            Scope::Machines => {
+                let (port, members) = (Arc::clone(&self.port), Arc::clone(&self.members));
+                Some(Box::new(Announcer::new(port, members)))
+            }
+        }
     }
 
     fn make_machine(&self) -> Result<Box<dyn StateMachine>, InitError> {
@@ -264,6 +310,11 @@ impl Cluster {
         drop(claim);
     }
 
+    /// Says farewell to the other machines, and frees the address.
+    pub(crate) async fn leave_network(&self) {
+        self.port.close().await;
+    }
+
     /// Ends everything without waiting for it: the names are free, the servers stop, and whoever waits
     /// for a response is told.
     pub(crate) fn close(&self) {
@@ -300,7 +351,7 @@ impl Cluster {
         Ok(ServerData {
             me: server.name().clone(),
             status: server.overview().status,
-            servers: self.servers.iter().map(|server| server.name().clone()).collect(),
+            servers: self.members.names(),
             machine: format!("{} version {}", self.entry.name, self.entry.version),
             state,
         })
@@ -332,9 +383,6 @@ impl Cluster {
 /// How long a look into a store may take.
 const STORE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// The cluster name of everything that is started in one process.
-const LOCAL: &str = "local";
-
 /// Holds the cluster for as long as its runtime lives, so that its names are free when either ends.
 async fn keep_names(cluster: Arc<Cluster>) {
     let mut closed = cluster.closed.subscribe();
@@ -364,7 +412,7 @@ impl Drop for CloseOnDrop {
     }
 }
 
-fn check_names(servers: &[ServerName]) -> Result<(), StartError> {
+pub(crate) fn check_names(servers: &[ServerName]) -> Result<(), StartError> {
     if servers.is_empty() {
         return Err(StartError::NoServers);
     }

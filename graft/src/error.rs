@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use graft_core::StoreError;
+use graft_core::{StoreError, founding::FoundingError};
 
-use crate::{ConfigError, InitError, ServerName};
+use crate::{ConfigError, InitError, ServerName, transport::NetworkError};
 
 /// Why servers could not be started. Nothing of what was begun is left running.
 #[derive(Debug, thiserror::Error)]
@@ -135,6 +135,51 @@ pub enum StartError {
         /// Where that is, if the store says so.
         place: Option<String>,
     },
+    /// A server across machines is not among its own members.
+    #[error(
+        "`{server}` is none of the members given ({}): name all founders of the cluster, this server among them",
+        list(members)
+    )]
+    NotAMember {
+        /// The server that was to be started.
+        server: ServerName,
+        /// The members given.
+        members: Vec<ServerName>,
+    },
+    /// A server across machines was given no store.
+    #[error(
+        "server `{server}` was given no store: give it one on the disk, by `.store(graft::store::redb(path)?)`, or say          `.store(graft::store::memory())` if it need not survive its process"
+    )]
+    NoStore {
+        /// The server.
+        server: ServerName,
+    },
+    /// A server across machines was given no way to reach the others.
+    #[error(
+        "server `{server}` was given no transport: give it one, by `.transport(graft::transport::quic(address, tls)?)`"
+    )]
+    NoTransport {
+        /// The server.
+        server: ServerName,
+    },
+    /// The network is not this server's.
+    #[error("the network of server `{server}` cannot be opened")]
+    Network {
+        /// The server.
+        server: ServerName,
+        /// What is wrong.
+        #[source]
+        source: NetworkError,
+    },
+    /// The servers could not found their cluster, or this one is not of those that did.
+    #[error("server `{server}` does not take part in its cluster")]
+    Founding {
+        /// The server.
+        server: ServerName,
+        /// Why not.
+        #[source]
+        source: FoundingError,
+    },
     /// Its supervisor has shut down meanwhile, and closed the store.
     #[error(
         "the store of server `{server}` is closed because its supervisor was shut down meanwhile: start the cluster anew"
@@ -162,6 +207,30 @@ pub enum StartError {
         #[source]
         source: StoreError,
     },
+}
+
+impl StartError {
+    /// What founding came to, in the words of a start.
+    pub(crate) fn of_founding(server: ServerName, error: FoundingError) -> Self {
+        match error {
+            FoundingError::Store { place, source, .. } => Self::Store { server, place, source },
+            FoundingError::WrongIdentity { field, stored, described, place } => match field {
+                "server" => Self::WrongServer { server, stored, place },
+                "cluster" => Self::WrongCluster { server, place },
+                "machine" => Self::WrongMachine { server, stored, given: described, place },
+                _ => {
+                    let source = FoundingError::WrongIdentity { field, stored, described, place };
+                    Self::Founding { server, source }
+                }
+            },
+            source => Self::Founding { server, source },
+        }
+    }
+}
+
+fn list(names: &[ServerName]) -> String {
+    let names: Vec<&str> = names.iter().map(ServerName::as_str).collect();
+    names.join(", ")
 }
 
 /// The place of a store, for the middle of a sentence.

@@ -69,6 +69,7 @@ pub use rkyv::{Archive, Deserialize, Serialize};
 
 mod adaptor;
 mod admin;
+mod birth;
 mod builder;
 mod cluster;
 mod config;
@@ -78,6 +79,9 @@ mod entry;
 mod error;
 mod founding;
 mod machine;
+mod member;
+mod member_builder;
+mod members;
 mod name;
 mod panics;
 mod registry;
@@ -88,6 +92,7 @@ mod status;
 pub mod store;
 mod supervision;
 mod supervisor;
+pub mod transport;
 mod wire;
 
 use std::future::Future;
@@ -99,8 +104,13 @@ pub use data::{LogLine, ServerData, ServerState};
 pub use entry::{Entry, EntryError, decode};
 pub use error::{StartError, SupervisorError};
 pub use graft_client::{Outcome, RequestError};
-pub use graft_core::RestoreError;
+pub use graft_core::{
+    RestoreError,
+    founding::{FoundingError, Progress as FoundingProgress},
+};
 pub use machine::{Apply, At, Init, InitError, Machine, Response};
+pub use member::Server;
+pub use member_builder::ServerBuilder;
 pub use name::ServerName;
 pub use request::Request;
 pub use snapshot::{Snapshot, SnapshotReader};
@@ -129,6 +139,11 @@ pub fn start<M: Machine, K>(
 /// A cluster of servers in this process, with stores or a configuration of your own.
 pub fn cluster(servers: impl IntoIterator<Item = impl Into<ServerName>>) -> ClusterBuilder {
     ClusterBuilder::new(servers.into_iter().map(Into::into).collect())
+}
+
+/// One server of a cluster whose other servers run elsewhere, on other machines as a rule.
+pub fn server(name: impl Into<ServerName>) -> ServerBuilder {
+    ServerBuilder::new(name.into())
 }
 
 /// Asks the machine that `server` is a copy of. Any server of the cluster takes a request: it reaches the

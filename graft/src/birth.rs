@@ -1,0 +1,147 @@
+//! The first start of a server whose cluster is founded across machines, and all later ones.
+
+use std::{future::poll_fn, ops::ControlFlow, pin::pin, sync::Arc, task::Poll, time::Duration};
+
+use graft_core::{
+    Epoch, GroupId, Incarnation, Membership, NodeId, NodeInfo, Term,
+    founding::{Described, FoundingError, FoundingParts, Progress, found, give_birth},
+};
+use tokio::sync::watch;
+
+use crate::{ServerName, StartError, cluster::Cluster, transport::View};
+
+/// How often a founder says where it is: a founding takes a few of these after the last has come.
+const REPORTS: Duration = Duration::from_millis(100);
+
+/// With whom a server is to found its cluster.
+pub(crate) struct Birthplace {
+    /// All founders, and where each is reached.
+    pub(crate) members: Vec<(ServerName, String)>,
+    pub(crate) patience: Option<Duration>,
+    pub(crate) on_waiting: Option<Box<dyn Fn(&Progress) + Send + Sync>>,
+}
+
+impl Birthplace {
+    fn address_of(&self, name: &ServerName) -> String {
+        let own = self.members.iter().find(|(other, _)| other == name);
+        own.map(|(_, address)| address.clone()).unwrap_or_default()
+    }
+
+    /// The founders as they are known before any of them has said anything.
+    fn listed(&self, own: NodeId, incarnation: Incarnation) -> Membership {
+        Membership::of_voters(self.members.iter().map(|(name, address)| {
+            let node = NodeId::of_name(name.as_str());
+            let info = NodeInfo {
+                name: name.to_string(),
+                peer_address: address.clone(),
+                client_address: address.clone(),
+                incarnation: if node == own { incarnation } else { Incarnation(0) },
+                priority: 0,
+            };
+            (node, info)
+        }))
+    }
+
+    /// Says what of the list is not in force any more.
+    fn compare(&self, own: &ServerName, members: &Membership) {
+        for (name, address) in &self.members {
+            let in_log = members.nodes.get(&NodeId::of_name(name.as_str()));
+            if in_log.is_none_or(|info| info.peer_address != *address) {
+                let in_log = in_log.map(|info| info.peer_address.as_str());
+                tracing::warn!(
+                    node = %own, member = %name, given = %address, in_log,
+                    "the members given are not those of the log, which counts: change them by a membership change"
+                );
+            }
+        }
+    }
+}
+
+impl Cluster {
+    /// Starts the only server here: founds its cluster with the others where that is new.
+    pub(crate) async fn begin_alone(self: &Arc<Self>, place: Birthplace) -> Result<(), StartError> {
+        let server = self.server(0);
+        let (name, node) = (server.name().clone(), server.node());
+        let Some(store) = server.store() else {
+            return Err(StartError::StoreClosed { server: name });
+        };
+        let failed = |error| StartError::of_founding(name.clone(), error);
+        let own = self.described(&place.address_of(&name), &name, node);
+        let born = give_birth(&*store, &own, &**self.runtime()).await.map_err(failed)?;
+        let incarnation = born.identity.incarnation;
+        self.port().on_birth(incarnation);
+        let members = match born.membership {
+            Some(members) => {
+                place.compare(&name, &members);
+                members
+            }
+            None => place.listed(node, incarnation),
+        };
+        self.port().on_view(&View { members: Arc::new(members), leader: None, term: Term(0) });
+        let (progress, watching) = watch::channel(Progress::default());
+        let founders = place.members.iter();
+        let parts = FoundingParts {
+            own,
+            founders: founders
+                .map(|(name, _)| (NodeId::of_name(name.as_str()), name.to_string()))
+                .collect(),
+            store,
+            transport: self.port().transport(node),
+            runtime: Arc::clone(self.runtime()),
+            interval: REPORTS,
+            timeout: place.patience,
+            progress: Some(progress),
+        };
+        let founding = found(parts);
+        told_of(founding, watching, place.on_waiting.as_deref()).await.map_err(failed)?;
+        let opened = self.open(0).await?;
+        self.launch(0, opened);
+        self.keep_alive();
+        Ok(())
+    }
+
+    fn described(&self, address: &str, name: &ServerName, node: NodeId) -> Described {
+        Described {
+            name: name.to_string(),
+            node,
+            cluster: self.id(),
+            epoch: Epoch(0),
+            group: GroupId(0),
+            machine: self.entry().name.clone(),
+            format: self.entry().format,
+            peer_address: address.to_owned(),
+            client_address: address.to_owned(),
+        }
+    }
+}
+
+/// What `founding` comes to, while whoever wants to know hears how far it is.
+async fn told_of<T>(
+    founding: impl Future<Output = Result<T, FoundingError>>,
+    mut watching: watch::Receiver<Progress>,
+    tell: Option<&(dyn Fn(&Progress) + Send + Sync)>,
+) -> Result<T, FoundingError> {
+    let mut founding = pin!(founding);
+    loop {
+        let step = {
+            let mut change = pin!(watching.changed());
+            poll_fn(|context| {
+                if let Poll::Ready(founded) = founding.as_mut().poll(context) {
+                    return Poll::Ready(ControlFlow::Break(founded));
+                }
+                // Once nobody tells any more, only the end is waited for.
+                match change.as_mut().poll(context) {
+                    Poll::Ready(Ok(())) => Poll::Ready(ControlFlow::Continue(())),
+                    Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
+                }
+            })
+            .await
+        };
+        if let ControlFlow::Break(founded) = step {
+            return founded;
+        }
+        if let Some(tell) = tell {
+            tell(&watching.borrow_and_update());
+        }
+    }
+}
