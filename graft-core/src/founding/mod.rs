@@ -58,12 +58,16 @@
 //!
 //! # Two processes of one name
 //!
-//! Here nothing can be promised to the two. But all *other* servers still agree among themselves. Between
-//! two of them rule 3 alone excludes two memberships: each would have had to show the other's before its
-//! own last life began. And who takes over by rule 4 does so from an entry that a quorum committed, with
-//! one of the others in it. That is why one server's word is not enough before the commit. One of the two
-//! processes may be left with a membership that nobody else has: to the others it is another birth, and
-//! nobody listens to it.
+//! Two such processes are a mistake, and nothing is promised to them. But as long as no *other* disk is
+//! emptied, all other servers still agree among themselves. Two of them cannot both have come to
+//! different memberships by rule 3: each would have had to show the other's before its own last life
+//! began. And who takes over by rule 4 does so from an entry that a quorum committed: the first of the
+//! others in it had it by rule 3. That is why one server's word is not enough before the commit. One of
+//! the two processes may be left with a membership that nobody else has: to the others it is another
+//! birth, and nobody listens to it.
+//!
+//! Where a name is used twice *and* one of the others that committed loses its disk, two clusters are
+//! possible: the word of one of the two processes is then all that is left of the first.
 //!
 //! # What it costs
 //!

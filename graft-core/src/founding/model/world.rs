@@ -140,7 +140,9 @@ impl World {
 
     /// Ends a process, and sometimes its disk with it.
     fn crash(&mut self, at: usize) {
-        let empties = self.emptyings > 0 && self.rng.u32(..4) == 0;
+        // With two processes under one name no other disk may be lost: more is not promised.
+        let may_be_emptied = self.shared.is_none_or(|shared| shared == self.hosts[at].node);
+        let empties = self.emptyings > 0 && may_be_emptied && self.rng.u32(..4) == 0;
         if empties {
             self.emptyings -= 1;
             if self.hosts[at].log.is_some() {
@@ -159,7 +161,6 @@ impl World {
         if moves {
             host.address += 1;
         }
-        self.hosts[at].is_outcast = false;
     }
 
     fn block(&mut self) {
@@ -176,6 +177,7 @@ impl World {
         if !matches!(host.process, Process::Down) {
             return;
         }
+        host.is_outcast = false;
         if host.log.is_some() {
             host.process = Process::Node;
             return;
@@ -384,15 +386,16 @@ impl World {
         }
         self.blocked.clear();
         for at in 0..self.hosts.len() {
-            // Whoever said so may have been emptied since.
             self.hosts[at].is_outcast = false;
             self.finish_write(at);
         }
         let from_nothing = self.hosts.iter().all(|host| host.log.is_none());
         for _ in 0..60 {
             self.move_back();
+            // Whoever told an outcast so may have been emptied since.
+            let nobody_has_founded = self.hosts.iter().all(|host| host.log.is_none());
             for at in 0..self.hosts.len() {
-                if !self.hosts[at].is_outcast {
+                if nobody_has_founded || !self.hosts[at].is_outcast {
                     self.start(at);
                 }
                 self.speak(at);
