@@ -13,12 +13,15 @@ use crate::{ServerName, StartError, cluster::Cluster, transport::View};
 /// How often a founder says where it is: a founding takes a few of these after the last has come.
 const REPORTS: Duration = Duration::from_millis(100);
 
+/// Who is told whom a founder waits for.
+pub(crate) type OnWaiting = dyn Fn(&Progress) + Send + Sync;
+
 /// With whom a server is to found its cluster.
 pub(crate) struct Birthplace {
     /// All founders, and where each is reached.
     pub(crate) members: Vec<(ServerName, String)>,
     pub(crate) patience: Option<Duration>,
-    pub(crate) on_waiting: Option<Box<dyn Fn(&Progress) + Send + Sync>>,
+    pub(crate) on_waiting: Option<Box<OnWaiting>>,
 }
 
 impl Birthplace {
@@ -119,7 +122,7 @@ impl Cluster {
 async fn told_of<T>(
     founding: impl Future<Output = Result<T, FoundingError>>,
     mut watching: watch::Receiver<Progress>,
-    tell: Option<&(dyn Fn(&Progress) + Send + Sync)>,
+    tell: Option<&OnWaiting>,
 ) -> Result<T, FoundingError> {
     let mut founding = pin!(founding);
     loop {

@@ -178,7 +178,7 @@ pub enum StartError {
         server: ServerName,
         /// Why not.
         #[source]
-        source: FoundingError,
+        source: Box<FoundingError>,
     },
     /// Its supervisor has shut down meanwhile, and closed the store.
     #[error(
@@ -220,10 +220,10 @@ impl StartError {
                 "machine" => Self::WrongMachine { server, stored, given: described, place },
                 _ => {
                     let source = FoundingError::WrongIdentity { field, stored, described, place };
-                    Self::Founding { server, source }
+                    Self::Founding { server, source: Box::new(source) }
                 }
             },
-            source => Self::Founding { server, source },
+            source => Self::Founding { server, source: Box::new(source) },
         }
     }
 }

@@ -7,7 +7,7 @@ use graft_core::{ClusterId, Epoch, NodeId, Runtime};
 use crate::{
     Config, FoundingProgress, Init, Machine, Server, ServerName, StartError,
     adaptor::Adaptor,
-    birth::Birthplace,
+    birth::{Birthplace, OnWaiting},
     builder::around_here,
     cluster::{CloseOnDrop, Cluster, ClusterParts, EntryType, Make, Scope, check_names},
     registry,
@@ -57,7 +57,7 @@ pub struct ServerBuilder {
     network: Option<Box<dyn Network>>,
     config: Config,
     patience: Option<Duration>,
-    on_waiting: Option<Box<dyn Fn(&FoundingProgress) + Send + Sync>>,
+    on_waiting: Option<Box<OnWaiting>>,
 }
 
 impl ServerBuilder {
