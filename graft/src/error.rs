@@ -156,7 +156,7 @@ pub enum StartError {
     },
     /// A server across machines was given no way to reach the others.
     #[error(
-        "server `{server}` was given no transport: give it one, by `.transport(graft::transport::quic(address, tls)?)`"
+        "server `{server}` was given no transport: give it one, by `.transport(network)`: see `graft::transport`"
     )]
     NoTransport {
         /// The server.

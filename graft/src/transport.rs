@@ -1,9 +1,7 @@
 //! How the servers of a cluster across machines reach each other, for
 //! [`ServerBuilder::transport`](crate::ServerBuilder::transport).
 //!
-//! * [`quic`](quic()) is the way across machines: mutually authenticated, encrypted, one socket a server.
-//! * [`memory`] connects servers of one process, each started by itself: for tests of what runs across
-//!   machines elsewhere.
+//! [`memory`] connects servers of one process, each of which is started by itself.
 //!
 //! To bring a network of your own, implement [`Network`] and [`Port`]: it gives each run of a server its
 //! [`Transport`], and clients in the process their [`Link`]. `graft_transport::conformance` checks both against
