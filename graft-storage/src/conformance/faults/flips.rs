@@ -25,6 +25,15 @@ pub enum Bits {
     Sample(u64),
     /// Every one.
     Every,
+    /// Every `of`-th one from `part` on: all parts together are every one.
+    Part {
+        /// Which of them, from zero.
+        part: u64,
+        /// How many parts there are.
+        of: u64,
+    },
+    /// The one with this number, counted through the files by name: to look at a failure again.
+    Only(u64),
 }
 
 /// Into how many cases the bits of one store are divided.
@@ -78,19 +87,29 @@ impl Suite {
         let suite = self.clone();
         let case = move |shard, progress: &Progress| {
             let mut tally = Tally::default();
-            let mut random = Random::of(&[seed, 7, shard]);
-            let mut one = |bit| -> Result<(), String> {
-                let (name, bit) = store.place(bit);
-                let place = || format!("{}, bit {bit} of `{name}`", store.what);
+            let mut one = |number| -> Result<(), String> {
+                let (name, bit) = store.place(number);
+                let what = store.what;
+                let place =
+                    || format!("workload {seed}, {what}, bit {bit} of `{name}` (number {number})");
                 progress.note(shard, place);
+                let mut random = Random::of(&[seed, 7, number]);
                 let outcome = suite.look_at_flipped(&store, name, bit, &mut random);
                 let is_reported = outcome.map_err(|what| format!("{}: {what}", place()))?;
                 tally.flips += 1;
                 tally.reported += u64::from(is_reported);
                 Ok(())
             };
+            let every = |first, step| {
+                (first..store.bits).step_by(usize::try_from(step).unwrap_or(usize::MAX))
+            };
             match bits {
-                Bits::Every => (shard..store.bits).step_by(64).try_for_each(&mut one)?,
+                Bits::Only(number) if shard == 0 => one(number)?,
+                Bits::Only(_) => {}
+                Bits::Every => every(shard, SHARDS).try_for_each(&mut one)?,
+                Bits::Part { part, of } => {
+                    every(part + shard * of, SHARDS * of).try_for_each(&mut one)?;
+                }
                 Bits::Sample(count) => {
                     let mut choices = Random::of(&[seed, 8, shard]);
                     let count = count / SHARDS + u64::from(shard < count % SHARDS);
@@ -158,7 +177,7 @@ impl Store {
         let medium = FaultyMedium::new(seed);
         let life = fill(suite, workload, state, medium, seed)?;
         let image = life.medium.image();
-        Ok(Self::new("closed", workload.clone(), image, state..=state))
+        Ok(Self::new("closed", workload.clone(), image, life.state..=life.state))
     }
 
     /// One that was at work when its process ended, or when the power went.
@@ -213,7 +232,7 @@ impl Store {
     }
 }
 
-/// Does the work until `state` and closes the store.
+/// Does the work until `state`, or one batch more where two were given at once, and closes the store.
 fn fill<'a>(
     suite: &'a Suite,
     workload: &'a Workload,

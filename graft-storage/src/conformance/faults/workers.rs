@@ -34,7 +34,7 @@ impl Progress {
     fn stuck(&self, limit: Duration) -> Option<String> {
         let running = self.lock();
         let mut stuck = running.iter().filter(|(_, (since, _))| since.elapsed() > limit);
-        stuck.next().map(|(case, (_, what))| format!("seed {case}: {what}"))
+        stuck.next().map(|(case, (_, what))| format!("case {case}: {what}"))
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, (Instant, String)>> {
@@ -72,7 +72,7 @@ impl Suite {
                     let outcome = catch_unwind(AssertUnwindSafe(|| case(number, &progress)));
                     progress.end(number);
                     let outcome = outcome.unwrap_or_else(|panic| Err(words(&*panic)));
-                    if tell.send(outcome.map_err(|why| format!("seed {number}: {why}"))).is_err() {
+                    if tell.send(outcome.map_err(|why| format!("case {number}: {why}"))).is_err() {
                         return;
                     }
                 }
