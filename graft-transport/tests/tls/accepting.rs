@@ -2,12 +2,14 @@
 
 use graft_transport::certs::Authority;
 use graft_transport::quic::tls::{
-    Alpn, CertifiedName, Refusal, Role, Tls, TlsBuilder, TlsError, alpn, certified_name,
+    Alpn, CertifiedName, Refusal, Role, SERVER_NAME, Tls, TlsBuilder, TlsError, alpn,
+    certified_name,
 };
+use quinn::{ClientConfig, Endpoint, ServerConfig};
 
 use crate::common::{
-    Clock, DAY, accepting, at, builder, client, dialing, listen, meet, meet_at, now, own_refusal,
-    says, server,
+    Clock, DAY, accepting, at, builder, client, dialing, listen, loopback, meet, meet_at, now,
+    own_refusal, says, server,
 };
 use crate::custom::{ClientAuth, Custom, ServerAuth};
 use crate::raw;
@@ -171,24 +173,31 @@ async fn role_and_protocol_must_agree() {
     says(&error.to_string(), &["client `c`", "accept connections", "server certificate"]);
 }
 
+/// Whether a dialer that was there before could send early data, by the ticket of its former session.
+async fn resumes(acceptor: ServerConfig, dialer: ClientConfig) -> bool {
+    let listening = listen(acceptor);
+    let (former, accepted, _keep) = meet_at(&listening, dialer.clone()).await.both();
+    // A ticket comes before the first data.
+    let mut send = accepted.open_uni().await.unwrap();
+    send.write_all(b"x").await.unwrap();
+    send.finish().unwrap();
+    let mut receive = former.accept_uni().await.unwrap();
+    assert_eq!(receive.read_to_end(8).await.unwrap(), b"x");
+    let calling = Endpoint::client(loopback()).unwrap();
+    let address = listening.local_addr().unwrap();
+    calling.connect_with(dialer, address, SERVER_NAME).unwrap().into_0rtt().is_ok()
+}
+
 #[tokio::test]
 async fn each_connection_is_checked_in_full() {
     let authority = Authority::new("stack").unwrap();
-    let (a, b) = (server(&authority, "a"), server(&authority, "b"));
-    let listening = listen(accepting(&a));
-    let config = dialing(&b, Alpn::Peer, Some("a"));
-    let (dialer, acceptor, _keep) = meet_at(&listening, config.clone()).await.both();
-    // A ticket would come before the first data.
-    let mut send = acceptor.open_uni().await.unwrap();
-    send.write_all(b"x").await.unwrap();
-    send.finish().unwrap();
-    let mut receive = dialer.accept_uni().await.unwrap();
-    assert_eq!(receive.read_to_end(8).await.unwrap(), b"x");
-    let calling = quinn::Endpoint::client(crate::common::loopback()).unwrap();
-    let address = listening.local_addr().unwrap();
-    let name = graft_transport::quic::tls::SERVER_NAME;
-    let again = calling.connect_with(config, address, name).unwrap();
-    assert!(again.into_0rtt().is_err(), "the former session was kept");
+    let tls = server(&authority, "a");
+    let b = authority.server("b").unwrap();
+    let ruleless = || raw::accepting(b.certificate_pem(), b.key_pem());
+    let shown = Some((b.certificate_pem(), b.key_pem()));
+    assert!(resumes(ruleless(), raw::dialing(PEER, shown)).await, "the test sees no resumption");
+    assert!(!resumes(ruleless(), dialing(&tls, Alpn::Peer, Some("b"))).await);
+    assert!(!resumes(accepting(&tls), raw::dialing(PEER, shown)).await);
 }
 
 #[tokio::test]

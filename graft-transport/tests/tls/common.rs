@@ -115,21 +115,23 @@ impl Met {
 
     /// The words with which the acceptor refused the dialer, which hears the same.
     pub(crate) async fn refused_by_acceptor(self) -> String {
+        let said = self.acceptor.unwrap_err();
         // A dialer's handshake is over before the acceptor has seen its certificate.
         let heard = match self.dialer {
             Ok(connection) => timeout(PATIENCE, connection.closed()).await.unwrap(),
             Err(error) => error,
         };
-        same_words(&self.acceptor.unwrap_err(), &heard)
+        same_words(&said, &heard)
     }
 
     /// The words with which the dialer refused the acceptor, which hears the same.
     pub(crate) async fn refused_by_dialer(self) -> String {
+        let said = self.dialer.unwrap_err();
         let heard = match self.acceptor {
             Ok(connection) => timeout(PATIENCE, connection.closed()).await.unwrap(),
             Err(error) => error,
         };
-        same_words(&self.dialer.unwrap_err(), &heard)
+        same_words(&said, &heard)
     }
 }
 

@@ -35,6 +35,7 @@ pub(crate) fn dialing(alpn: &[u8], shown: Option<(&str, &str)>) -> ClientConfig 
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![alpn.to_vec()];
+    config.enable_early_data = true;
     ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()))
 }
 
@@ -48,6 +49,7 @@ pub(crate) fn accepting(certificate: &str, key: &str) -> ServerConfig {
         .with_single_cert(chain, key)
         .unwrap();
     config.alpn_protocols = vec![b"graft-peer/1".to_vec(), b"graft-client/1".to_vec()];
+    config.max_early_data_size = u32::MAX;
     ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(config).unwrap()))
 }
 
