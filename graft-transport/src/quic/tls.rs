@@ -208,7 +208,7 @@ impl Tls {
     /// # Errors
     ///
     /// Why the connection must be closed; in particular [`Refusal::WrongRole`], which no handshake can see,
-    /// where a client's certificate speaks `graft-peer/1` or a server's `graft-client/1`.
+    /// where a client's certificate speaks `graft-peer/1`.
     pub fn certified_peer(&self, connection: &Connection) -> Result<CertifiedPeer, Refusal> {
         let peer = CertifiedPeer::of(connection, self.shared.name.cluster())?;
         self.still_valid(&peer)?;
@@ -253,7 +253,8 @@ impl Tls {
     ) -> Result<Arc<QuicClientConfig>, TlsError> {
         match alpn {
             Alpn::Peer => self.needs(Role::Server, "speak to servers as a peer")?,
-            Alpn::Client => self.needs(Role::Client, "send requests as a client")?,
+            // A server also asks, for those who ask it.
+            Alpn::Client => {}
         }
         let expected = match server {
             Some(server) => Expected::Exactly(self.server_named(server)?),

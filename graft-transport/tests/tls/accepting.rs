@@ -152,23 +152,33 @@ async fn who_speaks_another_protocol_is_refused() {
 }
 
 #[tokio::test]
-async fn role_and_protocol_must_agree() {
+async fn a_client_is_no_peer() {
     let authority = Authority::new("stack").unwrap();
     let tls = server(&authority, "a");
-    let (b, c) = (authority.server("b").unwrap(), authority.client("c").unwrap());
-    for (alpn, issued, expected) in [(PEER, &c, Role::Server), (CLIENT, &b, Role::Client)] {
-        let shown = Some((issued.certificate_pem(), issued.key_pem()));
-        let (_dialer, acceptor, _keep) =
-            meet(accepting(&tls), raw::dialing(alpn, shown)).await.both();
-        let refusal = tls.certified_peer(&acceptor).unwrap_err();
-        assert_eq!(certified_name(&acceptor).unwrap_err(), refusal);
-        says(&refusal.to_string(), &[&issued.name().to_string(), &format!("a {expected} is due")]);
-        assert_eq!(refusal, Refusal::WrongRole { found: issued.name().clone(), expected });
-    }
-    for (tls, alpn) in [(client(&authority, "c"), Alpn::Peer), (tls, Alpn::Client)] {
-        let error = tls.client_crypto(alpn, None).err().unwrap();
-        assert!(matches!(error, TlsError::WrongOwnRole { .. }), "{error}");
-    }
+    let c = authority.client("c").unwrap();
+    let shown = Some((c.certificate_pem(), c.key_pem()));
+    let (_dialer, acceptor, _keep) = meet(accepting(&tls), raw::dialing(PEER, shown)).await.both();
+    let refusal = tls.certified_peer(&acceptor).unwrap_err();
+    assert_eq!(certified_name(&acceptor).unwrap_err(), refusal);
+    says(&refusal.to_string(), &["client `c` of cluster `stack`", "a server is due"]);
+    assert_eq!(refusal, Refusal::WrongRole { found: c.name().clone(), expected: Role::Server });
+    let error = client(&authority, "c").client_crypto(Alpn::Peer, None).err().unwrap();
+    assert!(matches!(error, TlsError::WrongOwnRole { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_may_ask_as_a_client_does() {
+    let authority = Authority::new("stack").unwrap();
+    let (a, b) = (server(&authority, "a"), server(&authority, "b"));
+    let (_dialer, acceptor, _keep) =
+        meet(accepting(&a), dialing(&b, Alpn::Client, None)).await.both();
+    let seen = a.certified_peer(&acceptor).unwrap();
+    assert_eq!((seen.certified_name(), seen.alpn()), (b.identity(), Alpn::Client));
+}
+
+#[tokio::test]
+async fn a_client_accepts_no_connections() {
+    let authority = Authority::new("stack").unwrap();
     let error = client(&authority, "c").server_crypto().err().unwrap();
     says(&error.to_string(), &["client `c`", "accept connections", "server certificate"]);
 }

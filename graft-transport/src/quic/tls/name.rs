@@ -7,8 +7,8 @@ use super::TlsError;
 /// The longest label of a DNS name, in bytes (RFC 1035 §2.3.4).
 const MAX_LABEL_BYTES: usize = 63;
 
-/// What a certificate's holder may be. Peers and clients speak different protocols, and neither
-/// certificate serves for the other.
+/// What a certificate's holder may be. Peers and clients speak different protocols. A client's certificate
+/// serves for its own alone; a server, which may do more, may also ask as a client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
     /// A server of the cluster: it votes, and speaks to other servers and to clients.

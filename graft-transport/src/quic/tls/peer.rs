@@ -31,7 +31,8 @@ impl Alpn {
 /// that it can be judged again after a reload ([`Tls::still_valid`](super::Tls::still_valid)).
 ///
 /// There is one only for a connection whose handshake is over, hence for a certificate that was valid then;
-/// its role is the one that the connection's protocol asks for.
+/// its role is one that the connection's protocol admits: servers alone are peers, and answer; a server may
+/// also ask as clients do.
 #[derive(Clone, Debug)]
 pub struct CertifiedPeer {
     name: CertifiedName,
@@ -62,12 +63,13 @@ impl CertifiedPeer {
         let leaf = chain.first().ok_or(Refusal::NoCertificate)?;
         let name = trust::parse(leaf).and_then(|leaf| trust::named(&leaf, cluster))?;
         let (acted_as, due) = match (connection.side(), alpn) {
-            (Side::Client, _) => (Role::Server, Role::Server),
-            (Side::Server, Alpn::Peer) => (Role::Client, Role::Server),
-            (Side::Server, Alpn::Client) => (Role::Client, Role::Client),
+            (Side::Client, _) => (Role::Server, Some(Role::Server)),
+            (Side::Server, Alpn::Peer) => (Role::Client, Some(Role::Server)),
+            // Whoever may write the log as a server may also ask for an entry in it.
+            (Side::Server, Alpn::Client) => (Role::Client, None),
         };
-        if name.role() != due {
-            return Err(Refusal::WrongRole { found: name, expected: due });
+        if let Some(expected) = due.filter(|due| *due != name.role()) {
+            return Err(Refusal::WrongRole { found: name, expected });
         }
         Ok(CertifiedPeer { name, alpn, acted_as, chain: chain.into() })
     }
