@@ -228,6 +228,17 @@ impl StartError {
     }
 }
 
+/// An error and everything behind it, in one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(behind) = cause {
+        text = format!("{text}: {behind}");
+        cause = behind.source();
+    }
+    text
+}
+
 fn list(names: &[ServerName]) -> String {
     let names: Vec<&str> = names.iter().map(ServerName::as_str).collect();
     names.join(", ")

@@ -52,6 +52,8 @@
 //! | write a machine | [`Machine`]: and what it must not do |
 //! | say what it is asked | [`Entry`]: versions of it, too |
 //! | start servers | [`start()`], or [`cluster`] with stores and numbers of your own |
+//! | start one of several machines | [`server()`], with a [`store`] and a [`transport`] |
+//! | ask it from elsewhere | `Client`, with the feature `quic` |
 //! | ask them | [`request()`]; what can go wrong is in [`RequestError`] |
 //! | look at them | [`data()`], [`Supervisor::servers`], [`Supervisor::watch`] |
 //! | stop, restart, hand over | [`Supervisor`] |
@@ -71,6 +73,8 @@ mod adaptor;
 mod admin;
 mod birth;
 mod builder;
+#[cfg(feature = "quic")]
+mod client;
 mod cluster;
 mod config;
 mod data;
@@ -92,6 +96,8 @@ mod status;
 pub mod store;
 mod supervision;
 mod supervisor;
+#[cfg(feature = "quic")]
+pub mod tls;
 pub mod transport;
 mod wire;
 
@@ -99,6 +105,8 @@ use std::future::Future;
 
 pub use builder::ClusterBuilder;
 pub use bytes::Bytes;
+#[cfg(feature = "quic")]
+pub use client::{Client, ClientBuilder, ConnectError};
 pub use config::{Config, ConfigError};
 pub use data::{LogLine, ServerData, ServerState};
 pub use entry::{Entry, EntryError, decode};
@@ -118,6 +126,9 @@ pub use status::{Overview, Role, Status, StopReason};
 #[doc(no_inline)]
 pub use store::{LogStore, StoreError};
 pub use supervisor::Supervisor;
+#[cfg(feature = "quic")]
+#[doc(no_inline)]
+pub use tls::Tls;
 pub use wire::Wire;
 
 /// Starts one server for each name, in this process and on the tokio runtime of the caller, and

@@ -210,7 +210,7 @@ fn local(
         machine: entry.name.clone(),
         version: entry.version,
         format: entry.format,
-        election_timeout: *config.election_timeout.end(),
+        election_timeout: *config.election_timeout.start(),
         max_entry_bytes: config.max_entry_bytes,
         max_batch_bytes: config.max_batch_bytes,
         runtime: Arc::clone(runtime),

@@ -40,11 +40,15 @@ enum Stage {
 impl<E: Entry> Request<E> {
     /// A request to `cluster`. The entry is archived here, so the future holds bytes alone.
     pub(crate) fn new(cluster: &Cluster, entry: &E) -> Self {
-        let limit = cluster.config().max_entry_bytes;
+        Self::by(cluster.client(), cluster.config().max_entry_bytes, entry)
+    }
+
+    /// A request by way of this client, of at most `limit` bytes of archive.
+    pub(crate) fn by(client: &graft_client::Client, limit: usize, entry: &E) -> Self {
         match encode(entry, limit) {
             Ok(body) => {
                 let options = RequestOptions::new(E::VERSION);
-                let open = cluster.client().request(body, options);
+                let open = client.request(body, options);
                 Self { stage: Stage::Open(open), response: PhantomData }
             }
             Err(error) => Self::refused(error),

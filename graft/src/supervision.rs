@@ -13,7 +13,9 @@ use std::{
 use graft_core::{Node, Transport, node};
 use tokio::sync::watch;
 
-use crate::{Role, Status, StopReason, cluster::Cluster, panics, server::Server};
+use crate::{
+    Role, Status, StopReason, cluster::Cluster, error::with_causes, panics, server::Server,
+};
 
 /// How often a server is started again within [`PERIOD`]: a panic that comes back faster than this is
 /// in the log or the disk, and starting again will not mend it.
@@ -162,17 +164,6 @@ async fn caught<T>(future: impl Future<Output = T>) -> Result<T, String> {
         }
     })
     .await
-}
-
-/// An error and everything behind it, in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(behind) = cause {
-        text = format!("{text}: {behind}");
-        cause = behind.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -1,11 +1,15 @@
 //! How the servers of a cluster across machines reach each other, for
 //! [`ServerBuilder::transport`](crate::ServerBuilder::transport).
 //!
-//! [`memory`] connects servers of one process, each of which is started by itself.
+//! `quic` (with the feature `quic`) connects servers on different machines, and their clients elsewhere. [`memory`] connects servers of one
+//! process, each of which is started by itself.
 //!
 //! To bring a network of your own, implement [`Network`] and [`Port`]: it gives each run of a server its
 //! [`Transport`], and clients in the process their [`Link`]. `graft_transport::conformance` checks both against
 //! what they promise.
+
+#[cfg(feature = "quic")]
+mod quic;
 
 use std::{
     fmt,
@@ -17,6 +21,11 @@ use async_trait::async_trait;
 use graft_core::{ClusterId, Epoch, Incarnation, Membership, NodeId, Runtime, Term};
 pub use graft_core::{Link, Transport};
 use graft_transport::Hub;
+
+#[cfg(feature = "quic")]
+pub use quic::{Quic, QuicBounds, QuicTiming, quic};
+#[cfg(feature = "quic")]
+pub(crate) use quic::{frames, schema};
 
 /// A network that one server is to join.
 pub trait Network: Send + 'static {
@@ -69,7 +78,7 @@ pub struct Local {
     pub version: u16,
     /// The form in which it archives them.
     pub format: u64,
-    /// The longest time without a leader before it campaigns.
+    /// The shortest time without a leader before it campaigns.
     pub election_timeout: Duration,
     /// The largest entry it takes, in bytes.
     pub max_entry_bytes: usize,
