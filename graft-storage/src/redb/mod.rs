@@ -80,7 +80,10 @@
 //! A batch is stored as few *chunks*: runs of entries of at most 64 KiB (or one entry) as one
 //! value. A value of redb takes pages in powers of two, so a chunk is cut into parts that fill
 //! theirs to three quarters at least. The head is a row of the same table, behind all chunks: a
-//! table of its own costs a page more in small commits.
+//! table of its own costs a page more in small commits. A commit with a chunk of more than half a
+//! page takes the head out first and puts it back behind the chunk: redb would give a chunk that comes
+//! between a small one and the head a page of twice its size, together with the small one. So 1,024
+//! entries of 32 bytes are a page of 64 KiB and a few small ones, not one of 128 KiB.
 //!
 //! Measured on a virtual machine with two processors and ext4 on a virtio disk, entries of 128
 //! bytes, commits a second, the better of two interleaved rounds on a new file of 16 MiB:

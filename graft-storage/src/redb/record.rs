@@ -80,6 +80,11 @@ pub(super) fn parts(length: usize) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
+/// Whether a value of `length` bytes may need a page of its own.
+pub(super) const fn is_large(length: usize) -> bool {
+    length > PAGE / 2
+}
+
 /// How much of a file these entries will take, in bytes: whole pages, and for what shares a page
 /// with others half as much again, since pages that rows were added to are not full.
 pub(super) fn footprint<'a>(entries: impl Iterator<Item = &'a Entry>) -> u64 {

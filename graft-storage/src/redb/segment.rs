@@ -105,12 +105,13 @@ impl Segment {
             _ => io(error),
         })?;
         let length = file.len().map_err(io)?;
-        // A crash may have left a part of a page at the end, of a commit that never ended.
-        let whole = length - length % PAGE;
+        // A crash may have left a part of a page at the end. It counts as a page: what it lacks reads
+        // as zeros, and where it lacks nothing that redb keeps in it, its commit may be whole.
+        let whole = length.next_multiple_of(PAGE);
         let backend = Backend::new(Arc::clone(medium), &name, file, whole).map_err(io)?;
         let backend = pacer.into_iter().fold(backend, Backend::paced);
         let mut magic = [0; MAGIC.len()];
-        if whole == 0 {
+        if length < PAGE {
             let expected = PAGE;
             return Err(OpenError::Truncated { file: location(), length, expected });
         }
@@ -284,8 +285,15 @@ fn apply(
         log.retain_in::<&[u8; 20], _>(&from..=&to, |_, _| false)?;
     }
     let entries: Vec<&Entry> = changes.entries.slices().flatten().collect();
+    let mut head_is_out = false;
     for chunk in record::chunks(&entries) {
         record::encode(state.group, chunk, buffer);
+        if !head_is_out && record::is_large(buffer.len()) {
+            // What comes behind all rows begins a page of its own. What comes between a small row and
+            // the head does not: it would get a page of twice its size together with the small row.
+            log.remove(&HEAD)?;
+            head_is_out = true;
+        }
         for (number, part) in (0..).zip(record::parts(buffer.len())) {
             log.insert(&key(state.group, chunk[0].log_id.index, number), &buffer[part])?;
         }
@@ -312,6 +320,12 @@ impl Drop for Segment {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow;
+
+    use bytes::Bytes;
+    use graft_core::{EntryKind, LogId, LogTime};
+    use redb::ReadableTableMetadata as _;
+
     use super::*;
     use crate::{conformance::samples::identity, medium::FaultyMedium};
 
@@ -363,6 +377,93 @@ mod tests {
         let other = Format { version: VERSION, fingerprint: 5 };
         let error = opened(other).map(drop).unwrap_err();
         assert!(matches!(&error, OpenError::OtherFormat { found: 5, .. }), "{error:?}");
+    }
+
+    /// Opens again what `commits` commits left, once the unused end of the last page that was written
+    /// is cut off, as a crash does with a file that grew.
+    fn cut_and_opened(commits: u64) -> (State, Result<Segment, OpenError>) {
+        let medium: Arc<dyn Medium> = Arc::new(FaultyMedium::new(1));
+        let name = file_name(1);
+        let file = medium.open(&name, Open::CreateNew).unwrap();
+        let (changes, mut state) =
+            (Changes { facts: Fact::ALL.to_vec(), ..Changes::default() }, state());
+        let segment =
+            Segment::create(&medium, &name, file, (1 << 20, 4000), &changes, &state).unwrap();
+        for index in 1..=commits {
+            state.advance(&[]);
+            let changes = Changes { entries: entries(index * 100, 100), ..Changes::default() };
+            segment.commit(&changes, &state, &mut Vec::new()).unwrap();
+        }
+        drop(segment);
+        let file = medium.open(&name, Open::Existing).unwrap();
+        let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+        file.read_at(0, &mut bytes).unwrap();
+        let last = bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64;
+        file.set_len((last + 1).next_multiple_of(PAGE) - 1).unwrap();
+        drop(file);
+        (state, Segment::open(&medium, 1, Open::Read, 1 << 20, None))
+    }
+
+    #[test]
+    fn a_page_that_lacks_only_what_nobody_uses_is_whole() {
+        for commits in 1..=24 {
+            let (state, opened) = cut_and_opened(commits);
+            let opened = opened.unwrap_or_else(|error| panic!("{commits} commits: {error}"));
+            assert_eq!(opened.view().unwrap().head().unwrap(), state.head(), "{commits} commits");
+        }
+    }
+
+    /// So many small entries from this index on.
+    fn entries(from: u64, count: u64) -> Entries {
+        let entry = |index| Entry {
+            log_id: LogId::new(1, index),
+            time: LogTime(0),
+            kind: EntryKind::Plain,
+            payload: Bytes::from_static(&[7; 32]),
+        };
+        (from..from + count).map(entry).collect()
+    }
+
+    /// Bytes of values and keys of the log, and bytes of its pages that hold nothing, after `rounds`
+    /// commits of as many small entries as `sizes` says, one after the other.
+    fn stored_and_wasted(rounds: u64, sizes: &[u64]) -> (u64, u64) {
+        let medium: Arc<dyn Medium> = Arc::new(FaultyMedium::new(1));
+        let name = file_name(1);
+        let file = medium.open(&name, Open::CreateNew).unwrap();
+        let (changes, mut state) =
+            (Changes { facts: Fact::ALL.to_vec(), ..Changes::default() }, state());
+        let sizes_of_file = (16 << 20, 4000);
+        let segment =
+            Segment::create(&medium, &name, file, sizes_of_file, &changes, &state).unwrap();
+        let mut index = 0;
+        for size in (0..rounds).flat_map(|_| sizes) {
+            let changes = Changes { entries: entries(index + 1, *size), ..Changes::default() };
+            index += size;
+            state.advance(&[]);
+            segment.commit(&changes, &state, &mut Vec::new()).unwrap();
+        }
+        let view = segment.view().unwrap();
+        assert_eq!(view.head().unwrap(), state.head());
+        let mut next = 1;
+        let end = view.entries(Index(1)..Index(index + 1), &mut |entry| {
+            assert_eq!(entry.log_id.index, Index(next));
+            next += 1;
+            ControlFlow::Continue(())
+        });
+        assert!(end.unwrap().is_continue() && next == index + 1, "{next} of {index}");
+        let reading = segment.database().unwrap().begin_read().unwrap();
+        let stats = reading.open_table(LOG).unwrap().stats().unwrap();
+        (stats.stored_bytes(), stats.fragmented_bytes())
+    }
+
+    #[test]
+    fn large_commits_fill_the_pages_that_they_take() {
+        // 1,024 of these entries are a chunk that fills its page and a small one; 300 are two parts; and
+        // a small commit before a large one leaves a small row where the large one comes.
+        for sizes in [&[1024][..], &[500], &[300], &[3, 1024], &[20, 300], &[1, 60, 500]] {
+            let (stored, wasted) = stored_and_wasted(10, sizes);
+            assert!(wasted < stored / 4, "{sizes:?}: {wasted} bytes beside {stored}");
+        }
     }
 
     #[test]
