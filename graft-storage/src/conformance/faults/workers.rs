@@ -16,28 +16,47 @@ use std::{
 use super::{Suite, Tally};
 use crate::conformance::Failure;
 
+/// How often it is looked whether a case hangs.
+const STEP: Duration = Duration::from_secs(1);
+
 /// What a case says of itself while it runs, so that a store that hangs is told by where it hangs.
 #[derive(Clone, Default)]
-pub(super) struct Progress(Arc<Mutex<BTreeMap<u64, (Instant, String)>>>);
+pub(super) struct Progress(Arc<Mutex<Running>>);
+
+/// What each case is doing, and since when.
+///
+/// Time passes here only while this process runs: one that was suspended has not hung.
+#[derive(Default)]
+struct Running {
+    cases: BTreeMap<u64, (Duration, String)>,
+    now: Duration,
+}
 
 impl Progress {
     /// Says what `case` does next.
     pub(super) fn note(&self, case: u64, what: impl FnOnce() -> String) {
-        self.lock().insert(case, (Instant::now(), what()));
+        let what = what();
+        let mut running = self.lock();
+        let now = running.now;
+        running.cases.insert(case, (now, what));
     }
 
     fn end(&self, case: u64) {
-        self.lock().remove(&case);
+        self.lock().cases.remove(&case);
+    }
+
+    fn advance(&self, by: Duration) {
+        self.lock().now += by;
     }
 
     /// What has been doing the same for longer than `limit`.
     fn stuck(&self, limit: Duration) -> Option<String> {
         let running = self.lock();
-        let mut stuck = running.iter().filter(|(_, (since, _))| since.elapsed() > limit);
+        let mut stuck = running.cases.iter().filter(|(_, (since, _))| running.now - *since > limit);
         stuck.next().map(|(case, (_, what))| format!("case {case}: {what}"))
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, (Instant, String)>> {
+    fn lock(&self) -> MutexGuard<'_, Running> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -80,8 +99,12 @@ impl Suite {
         }
         drop(tell);
         let mut tally = Tally::default();
+        let mut last = Instant::now();
         loop {
-            match told.recv_timeout(Duration::from_secs(1)) {
+            let heard = told.recv_timeout(STEP);
+            progress.advance(last.elapsed().min(2 * STEP));
+            last = Instant::now();
+            match heard {
                 Ok(Ok(more)) => tally += more,
                 Ok(Err(reason)) => {
                     is_over.store(true, Ordering::Relaxed);
