@@ -1,13 +1,17 @@
 //! The baseline of clusters on a disk: a leader and two followers that write every batch, and no
 //! consensus at all.
 //!
-//! No terms, no elections, no checks, no sessions, no flow control: requests are numbered, gathered,
-//! written by all three, and answered once two have them. It is about the most that tokio and redb
-//! can give to a replicated log.
+//! No terms, no elections, no checks, no sessions, no flow control: commands are numbered, gathered,
+//! written by all three, and answered once the leader and one more have them on their disks, as graft
+//! answers. It is about the most that tokio and redb can give to a replicated log. Its files have all
+//! the space that a run needs before it begins; graft's stores begin new ones on the way.
 
 use std::{
     collections::VecDeque,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel},
+    },
     thread::{self, JoinHandle},
 };
 
@@ -29,7 +33,11 @@ const COMMAND: &[u8] = &[0; 32];
 /// How much of each file is written ahead: more than a run needs.
 const FILLED: usize = 64 << 20;
 
-type Request = oneshot::Sender<()>;
+/// A command, and who waits for it.
+type Request = (Bytes, oneshot::Sender<()>);
+
+/// What the leader took in at once, shared by all three.
+type Batch = Arc<Vec<Bytes>>;
 
 /// A leader and two followers.
 pub(super) struct Minimal {
@@ -89,7 +97,10 @@ impl Caller for Asker {
     async fn call(&mut self) -> Result<(), Failure> {
         let gone = |_| Failure::of(Minimal::NAME, "the leader is gone");
         let (answer, answered) = oneshot::channel();
-        self.0.send(answer).await.map_err(|_| Failure::of(Minimal::NAME, "no leader"))?;
+        self.0
+            .send((Bytes::copy_from_slice(COMMAND), answer))
+            .await
+            .map_err(|_| Failure::of(Minimal::NAME, "no leader"))?;
         answered.await.map_err(gone)
     }
 }
@@ -97,11 +108,11 @@ impl Caller for Asker {
 /// Numbers requests, has them written everywhere, and answers what two have.
 async fn lead(
     mut requests: mpsc::Receiver<Request>,
-    orders: Vec<Sender<Vec<Bytes>>>,
+    orders: Vec<Sender<Batch>>,
     mut acknowledged: mpsc::Receiver<(usize, u64)>,
 ) {
     let mut written = [0; 3];
-    let mut waiting: VecDeque<Request> = VecDeque::new();
+    let mut waiting: VecDeque<oneshot::Sender<()>> = VecDeque::new();
     let mut answered = 0;
     let mut arrived = Vec::with_capacity(MAX_BATCH);
     loop {
@@ -110,9 +121,9 @@ async fn lead(
             acknowledgement = acknowledged.recv() => {
                 let Some((server, upto)) = acknowledgement else { return };
                 written[server] = upto;
-                let mut sorted = written;
-                sorted.sort_unstable();
-                while answered < sorted[1] {
+                // The leader applies what it holds itself: two followers are not enough.
+                let [leader, one, other] = written;
+                while answered < leader.min(one.max(other)) {
                     answered += 1;
                     // Whoever does not wait any more does not mind.
                     let _ = waiting.pop_front().map(|request| request.send(()));
@@ -120,10 +131,14 @@ async fn lead(
             }
             count = requests.recv_many(&mut arrived, MAX_BATCH) => {
                 if count == 0 { return }
-                waiting.extend(arrived.drain(..));
-                let batch = vec![Bytes::from_static(COMMAND); count];
+                let mut batch = Vec::with_capacity(count);
+                for (command, answer) in arrived.drain(..) {
+                    batch.push(command);
+                    waiting.push_back(answer);
+                }
+                let batch = Arc::new(batch);
                 for order in &orders {
-                    if order.send(batch.clone()).is_err() { return }
+                    if order.send(Arc::clone(&batch)).is_err() { return }
                 }
             }
         }
@@ -134,16 +149,15 @@ async fn lead(
 fn write(
     server: usize,
     mut bare: BareRedb,
-    orders: &Receiver<Vec<Bytes>>,
+    orders: &Receiver<Batch>,
     acknowledge: &mpsc::Sender<(usize, u64)>,
 ) {
     let mut upto = 0;
-    while let Ok(mut batch) = orders.recv() {
-        while let Ok(more) = orders.try_recv() {
-            batch.extend(more);
-        }
-        upto += batch.len() as u64;
-        if bare.append(&batch).is_err() || acknowledge.blocking_send((server, upto)).is_err() {
+    while let Ok(first) = orders.recv() {
+        let batches: Vec<Batch> = std::iter::once(first).chain(orders.try_iter()).collect();
+        let commands: Vec<&Bytes> = batches.iter().flat_map(|batch| batch.iter()).collect();
+        upto += commands.len() as u64;
+        if bare.append(&commands).is_err() || acknowledge.blocking_send((server, upto)).is_err() {
             return;
         }
     }

@@ -68,7 +68,7 @@ impl BareRedb {
     /// # Errors
     ///
     /// Those of redb.
-    pub fn append(&mut self, payloads: &[Bytes]) -> Result<(), redb::Error> {
+    pub fn append<P: AsRef<[u8]>>(&mut self, payloads: &[P]) -> Result<(), redb::Error> {
         let transaction = self.database.begin_write()?;
         {
             let mut log = transaction.open_table(LOG)?;
@@ -79,7 +79,7 @@ impl BareRedb {
                 self.buffer.resize(HEADER, 0);
                 for payload in chunk {
                     self.buffer.extend_from_slice(&[0; HEADER]);
-                    self.buffer.extend_from_slice(payload);
+                    self.buffer.extend_from_slice(payload.as_ref());
                     self.buffer.resize(self.buffer.len().next_multiple_of(16), 0);
                 }
                 for (number, part) in (0..).zip(parts(self.buffer.len())) {
@@ -101,10 +101,10 @@ fn key(index: u64, part: u32) -> [u8; 20] {
 }
 
 /// How many of `payloads` fit into one chunk.
-fn chunk_of(payloads: &[Bytes]) -> usize {
+fn chunk_of<P: AsRef<[u8]>>(payloads: &[P]) -> usize {
     let mut bytes = HEADER;
     let fits = payloads.iter().take_while(|payload| {
-        bytes += HEADER + payload.len().next_multiple_of(16);
+        bytes += HEADER + payload.as_ref().len().next_multiple_of(16);
         bytes <= CHUNK
     });
     fits.count().max(1)
