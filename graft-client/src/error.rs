@@ -30,6 +30,7 @@ pub enum Outcome {
 /// | `SessionExpired` | `Unknown` | no | look at the state, then decide |
 /// | `MachinePanicked` | `Applied` | no | mend the machine |
 /// | `UnreadableResponse` | `Applied` | no | mend the response type |
+/// | `ResponseTooLarge` | `Applied` | no | let the machine answer in parts |
 /// | `Shutdown`, never sent | `NotApplied` | yes | send it by another client |
 /// | `Shutdown`, sent | `Unknown` | no | look at the state, then decide |
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -108,6 +109,17 @@ pub enum RequestError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The entry was applied, and the machine's response is larger than the network carries.
+    #[error(
+        "the entry was applied, and its response of {bytes} bytes is larger than the {limit} that servers send and \
+         clients take in: let the machine answer in parts, or raise the largest reply on both sides"
+    )]
+    ResponseTooLarge {
+        /// The size of the response in bytes.
+        bytes: usize,
+        /// The largest size in bytes.
+        limit: usize,
+    },
     /// The client or its runtime was shut down.
     #[error("the client was shut down{}", .outcome.remark())]
     Shutdown {
@@ -139,7 +151,9 @@ impl RequestError {
             | Self::NotAQuery
             | Self::NoLeader { .. }
             | Self::Overloaded => Outcome::NotApplied,
-            Self::MachinePanicked { .. } | Self::UnreadableResponse { .. } => Outcome::Applied,
+            Self::MachinePanicked { .. }
+            | Self::UnreadableResponse { .. }
+            | Self::ResponseTooLarge { .. } => Outcome::Applied,
             Self::SessionExpired => Outcome::Unknown,
             Self::Timeout { outcome, .. } | Self::Shutdown { outcome } => *outcome,
         }
@@ -163,6 +177,7 @@ impl RequestError {
             | Self::NotAQuery
             | Self::MachinePanicked { .. }
             | Self::UnreadableResponse { .. }
+            | Self::ResponseTooLarge { .. }
             | Self::SessionExpired => false,
         }
     }
@@ -192,6 +207,7 @@ mod tests {
             (RequestError::SessionExpired, Unknown, false),
             (RequestError::MachinePanicked { message: text() }, Applied, false),
             (RequestError::UnreadableResponse { reason: text() }, Applied, false),
+            (RequestError::ResponseTooLarge { bytes: 2, limit: 1 }, Applied, false),
             (RequestError::Shutdown { outcome: NotApplied }, NotApplied, true),
             (RequestError::Shutdown { outcome: Unknown }, Unknown, false),
         ];

@@ -64,6 +64,10 @@ impl State {
                 let error = RequestError::MachinePanicked { message };
                 self.on_applied(from, ticket.slot, Err(error), after);
             }
+            (Reply::ResponseTooLarge { bytes, limit }, Role::User) => {
+                let error = RequestError::ResponseTooLarge { bytes, limit };
+                self.on_applied(from, ticket.slot, Err(error), after);
+            }
             (Reply::SessionOpened(id), Role::Open) => {
                 self.confirm_leader(from, after);
                 let sent = slot_started(self, ticket.slot);

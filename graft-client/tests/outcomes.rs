@@ -80,6 +80,23 @@ fn a_panic_of_the_machine_is_applied() {
 }
 
 #[test]
+fn a_response_that_is_too_large_is_applied_and_not_waited_for() {
+    for sessioned in [false, true] {
+        let bench =
+            if sessioned { Bench::with_session(ClientConfig::default()) } else { Bench::new() };
+        let running = if sessioned { bench.start("x") } else { bench.start_plain("x") };
+        bench.runtime.settle();
+        let (bytes, limit) = (20 << 20, 16 << 20);
+        bench.link.reply(&bench.link.take_one(), Reply::ResponseTooLarge { bytes, limit });
+        bench.runtime.settle();
+        assert_eq!(running.error(), RequestError::ResponseTooLarge { bytes, limit });
+        assert_fails(&running.error(), Outcome::Applied, false);
+        let text = running.error().to_string();
+        assert!(text.contains("was applied") && text.contains("answer in parts"), "{text}");
+    }
+}
+
+#[test]
 fn without_a_leader_until_the_deadline_it_is_not_applied() {
     for sessioned in [false, true] {
         let bench = Bench::new();

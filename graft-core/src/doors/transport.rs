@@ -113,6 +113,13 @@ pub enum Reply {
     Applied(Bytes),
     /// Applied, and the machine panicked over it. On every server alike.
     Panicked(Bytes),
+    /// Applied, and the machine's answer is larger than the network carries. Asked again, it would be so again.
+    ResponseTooLarge {
+        /// Its size in bytes.
+        bytes: usize,
+        /// The largest size in bytes.
+        limit: usize,
+    },
     /// The session is open.
     SessionOpened(SessionId),
     /// The session is alive, or closed as asked.

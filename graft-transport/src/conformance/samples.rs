@@ -242,6 +242,7 @@ pub(super) fn replies() -> Vec<Reply> {
         Reply::SessionExpired,
         Reply::Forgotten,
         Reply::SessionFull,
+        Reply::ResponseTooLarge { bytes: 20 << 20, limit: 16 << 20 },
     ];
     replies.extend(reasons.map(Reply::Rejected));
     replies

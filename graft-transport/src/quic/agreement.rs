@@ -2,7 +2,7 @@
 
 use graft_core::NodeId;
 
-use crate::wire::v1::{Hello, Protocol, Refusal, RefusalCode, Role};
+use crate::wire::v1::{Hello, Protocol, Refusal, RefusalCode, Role, Schema};
 
 /// Whether the two speak a common version at all. Everything else may mean something else in another.
 fn versions(own: &Hello, theirs: &Hello) -> Result<(), Refusal> {
@@ -51,8 +51,11 @@ fn entries(own: &Hello, theirs: &Hello) -> Result<(), Refusal> {
     if is_stated(own) && is_stated(theirs) && own.machine != theirs.machine {
         let (own, theirs) = (&own.machine, &theirs.machine);
         return refuse(
-            RefusalCode::WrongFormat,
-            format!("entries are of type {own} here, and of type {theirs} there"),
+            RefusalCode::WrongEntry,
+            format!(
+                "entries are of type {own} here, and of type {theirs} there: check the addresses, and that both run \
+                 the same machine"
+            ),
         );
     }
     if own.format != 0 && theirs.format != 0 && own.format != theirs.format {
@@ -114,7 +117,44 @@ pub(super) fn check_peer(
             format!("{expected} was called, and {name:?} ({node}) answers: an address is wrong"),
         );
     }
-    entries(own, theirs)
+    entries(own, theirs)?;
+    let common = own.schema.common(theirs.schema);
+    if common.is_none() {
+        let range = |schema: Schema| format!("{} to {}", schema.lowest, schema.highest);
+        let (own, theirs) = (range(own.schema), range(theirs.schema));
+        return refuse(
+            RefusalCode::WrongEntry,
+            format!(
+                "this server reads entries of versions {own}, the other of {theirs}: upgrade the older one, by a \
+                 version between where there is one"
+            ),
+        );
+    }
+    Ok(())
+}
+
+/// In what two peers that agree differ, although they should not; `None` where they do not. It is no reason to
+/// part: while settings are changed one server after the other, they differ for a while.
+pub(super) fn differences(own: &Hello, theirs: &Hello) -> Option<String> {
+    let mut found = Vec::new();
+    let (here, there) = (own.election_timeout.as_millis(), theirs.election_timeout.as_millis());
+    // Zero states none.
+    if there != 0 && here != there {
+        found.push(format!(
+            "its election timeout is {there} ms, here it is {here} ms: the shorter one disturbs leaders, and reads \
+             by lease are refused"
+        ));
+    }
+    for (what, here, there) in [
+        ("entry", own.max_entry_bytes, theirs.max_entry_bytes),
+        ("frame", own.max_frame_bytes, theirs.max_frame_bytes),
+        ("reply", own.max_reply_bytes, theirs.max_reply_bytes),
+    ] {
+        if here != there {
+            found.push(format!("its largest {what} is {there} bytes, here it is {here}"));
+        }
+    }
+    (!found.is_empty()).then(|| found.join("; ") + ": give all servers the same configuration")
 }
 
 /// Checks what a client says of itself.
@@ -177,6 +217,7 @@ mod tests {
             schema: Schema::default(),
             max_entry_bytes: 1,
             max_frame_bytes: 1,
+            max_reply_bytes: 1,
             election_timeout: Duration::from_millis(300),
         }
     }
@@ -204,11 +245,33 @@ mod tests {
         assert_eq!(check(&|theirs| theirs.epoch.0 = 3), Some(RefusalCode::WrongEpoch));
         assert_eq!(check(&|theirs| theirs.name = "c".into()), Some(RefusalCode::WrongServer));
         assert_eq!(check(&|theirs| theirs.node.0 = 1), Some(RefusalCode::WrongServer));
-        assert_eq!(
-            check(&|theirs| theirs.machine = "Queue".into()),
-            Some(RefusalCode::WrongFormat)
-        );
+        let other = |theirs: &mut Hello| theirs.machine = "Queue".into();
+        assert_eq!(check(&other), Some(RefusalCode::WrongEntry));
+        let newer = Schema { lowest: 1, highest: 2 };
+        assert_eq!(check(&|theirs| theirs.schema = newer), Some(RefusalCode::WrongEntry));
         assert_eq!(check(&|theirs| theirs.format = 6), Some(RefusalCode::WrongFormat));
+    }
+
+    #[test]
+    fn peers_that_agree_may_differ_and_it_is_said_in_what() {
+        let own = hello("a");
+        let found = |change: &dyn Fn(&mut Hello)| {
+            let mut theirs = hello("b");
+            change(&mut theirs);
+            differences(&own, &theirs)
+        };
+        assert_eq!(found(&|_| {}), None);
+        assert_eq!(found(&|theirs| theirs.election_timeout = Duration::ZERO), None);
+        let text = found(&|theirs| {
+            theirs.election_timeout = Duration::from_millis(299);
+            theirs.max_reply_bytes = 7;
+        });
+        let text = text.unwrap();
+        for words in
+            ["timeout is 299 ms, here it is 300 ms", "largest reply is 7 bytes, here it is 1"]
+        {
+            assert!(text.contains(words), "{text}");
+        }
     }
 
     #[test]

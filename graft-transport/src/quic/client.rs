@@ -67,7 +67,10 @@ pub(super) async fn run(
     shared.counters.clients_connected.add(1);
     shared.say_up(Way::Client, &hello.name, connection.remote_address());
     let end = match answers {
-        Some(answers) => live(shared, &line, answers, incoming).await,
+        Some(answers) => {
+            let limits = shared.config.frames.with_replies_of(hello.max_reply_bytes);
+            live(shared, &line, answers, incoming, limits).await
+        }
         None => End::Stopped,
     };
     drop(place);
@@ -142,10 +145,11 @@ async fn live(
     line: &Arc<ClientLine>,
     answers: SendStream,
     incoming: Incoming,
+    limits: Limits,
 ) -> End {
     let mut tasks = JoinSet::new();
     tasks.spawn(read(Arc::clone(shared), Arc::clone(line), incoming));
-    tasks.spawn(write(Arc::clone(shared), Arc::clone(line), answers));
+    tasks.spawn(write(Arc::clone(shared), Arc::clone(line), answers, limits));
     let mut farewell = None;
     loop {
         tokio::select! {
@@ -176,9 +180,9 @@ async fn write(
     shared: Arc<Shared>,
     line: Arc<ClientLine>,
     stream: SendStream,
+    limits: Limits,
 ) -> Result<Done, End> {
-    let encoder =
-        Answers { shared: &shared, cluster: shared.config.cluster, limits: shared.config.frames };
+    let encoder = Answers { shared: &shared, cluster: shared.config.cluster, limits };
     stream::write_queue(&line.queue, stream, encoder, &shared.counters.bytes_sent).await?;
     Ok(Done::Writing)
 }
@@ -186,7 +190,34 @@ async fn write(
 struct Answers<'a> {
     shared: &'a Shared,
     cluster: ClusterId,
+    /// This server's, and those of the client where they are narrower.
     limits: Limits,
+}
+
+impl Answers<'_> {
+    /// Says of answers that are too large that they are: who heard nothing would wait until its deadline, and
+    /// ask again in vain.
+    fn excuse(&self, left_out: &[u64], items: &[ToClient], outgoing: &mut Outgoing) {
+        let limit = self.limits.max_reply_bytes();
+        let answers = items.iter().filter_map(|item| match item {
+            ToClient::Reply(id, Reply::Applied(answer) | Reply::Panicked(answer))
+                if left_out.contains(id) && answer.len() > limit =>
+            {
+                Some((*id, Reply::ResponseTooLarge { bytes: answer.len(), limit }))
+            }
+            _ => None,
+        });
+        let excuses: Vec<_> = answers.collect();
+        let excuses = excuses.iter().map(|(id, reply)| (*id, reply));
+        let unsaid = encode_replies(excuses, self.cluster, &self.limits, outgoing);
+        debug_assert!(unsaid.is_empty(), "two numbers always fit");
+        self.shared.counters.oversized_replies.add(left_out.len() as u64);
+        let text = format!(
+            "a reply is larger than {limit} bytes, and its client is told so: let the machine answer in parts, or \
+             raise the largest reply on both sides"
+        );
+        self.shared.say("a reply cannot be sent", "clients", &text);
+    }
 }
 
 impl Encode<ToClient> for Answers<'_> {
@@ -206,12 +237,7 @@ impl Encode<ToClient> for Answers<'_> {
             });
             let left_out = encode_replies(replies, self.cluster, &self.limits, outgoing);
             if !left_out.is_empty() {
-                let limit = self.limits.max_reply_bytes();
-                let text = format!(
-                    "{} replies are larger than {limit} bytes; their clients wait in vain",
-                    left_out.len()
-                );
-                self.shared.say("a reply cannot be sent", "clients", &text);
+                self.excuse(&left_out, part, outgoing);
             }
         }
     }
@@ -237,6 +263,9 @@ async fn read(
     loop {
         let now = shared.runtime.now();
         while let Some(frame) = incoming.frames.next()? {
+            if frame.kind() == Kind::Refusal {
+                return Err(End::Refused(decode_refusal(&frame)?));
+            }
             if requests.is_empty() {
                 requests = decode_requests(&frame, line.link, now)?;
             } else {

@@ -29,7 +29,7 @@ use super::{
     stats::Counter,
     tls::{Tls, TlsError},
 };
-use crate::wire::v1::{Hello, Members, Protocol, Role};
+use crate::wire::v1::{Hello, Members, Protocol, Refusal, RefusalCode, Role, Schema};
 
 /// Why a client has no way to any server.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +57,28 @@ pub enum ConnectError {
     },
 }
 
+/// What the servers of a cluster said they serve.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Served {
+    /// The name of the type of their entries; empty where they state none.
+    pub machine: String,
+    /// The lowest version of that type which every connected server reads.
+    pub lowest: u16,
+    /// The highest version of that type which every connected server reads.
+    pub highest: u16,
+    /// The fingerprint of the form in which entries are archived; zero where they state none.
+    pub format: u64,
+}
+
+impl Served {
+    fn of(hello: &Hello) -> Self {
+        let Hello { machine, schema, format, .. } = hello;
+        let Schema { lowest, highest } = *schema;
+        Self { machine: machine.clone(), lowest, highest, format: *format }
+    }
+}
+
 /// The [`Link`] of one client to the servers of a cluster on other machines.
 ///
 /// It begins with the addresses it was given, any of the cluster's, and goes on with those that the servers
@@ -79,6 +101,8 @@ struct Shared {
     /// The cluster, once a server has said it; zero before.
     cluster: AtomicU64,
     lines: RwLock<BTreeMap<NodeId, Arc<ServerLine>>>,
+    /// What the servers serve, once one has said it.
+    served: Mutex<Option<Served>>,
     replies: RwLock<Option<Arc<dyn Replies>>>,
     /// How often a server came or went.
     changes: watch::Sender<u64>,
@@ -124,6 +148,7 @@ impl QuicLink {
             runtime,
             cluster: AtomicU64::new(0),
             lines: RwLock::default(),
+            served: Mutex::default(),
             replies: RwLock::default(),
             changes: watch::Sender::new(0),
             addresses: watch::Sender::new(seeds.clone()),
@@ -157,6 +182,13 @@ impl QuicLink {
             waited: limit,
             reasons: self.shared.describe_reasons(),
         })
+    }
+
+    /// What the servers serve, as they said last: `None` before the first is connected. All servers of a
+    /// cluster have the same type of entries; one that says it has another is not connected to.
+    #[must_use]
+    pub fn served(&self) -> Option<Served> {
+        self.shared.served.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The servers and their leader as they were last heard of.
@@ -217,6 +249,7 @@ impl Shared {
             schema: config.schema,
             max_entry_bytes: limit(config.frames.max_entry_bytes()),
             max_frame_bytes: limit(config.frames.max_frame_bytes()),
+            max_reply_bytes: limit(config.frames.max_reply_bytes()),
             election_timeout: Duration::ZERO,
         }
     }
@@ -241,14 +274,47 @@ impl Shared {
             return false;
         }
         lines.insert(line.node, Arc::clone(line));
+        self.note_schema(&lines);
         drop(lines);
         self.changes.send_modify(|changes| *changes += 1);
         true
     }
 
+    /// Notes which versions of entries all connected servers read. What they said last stays when the last
+    /// is gone.
+    fn note_schema(&self, lines: &BTreeMap<NodeId, Arc<ServerLine>>) {
+        let schemas = lines.values().map(|line| line.schema);
+        let common = schemas.reduce(|a, b| Schema {
+            lowest: a.lowest.max(b.lowest),
+            highest: a.highest.min(b.highest),
+        });
+        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(served), Some(common)) = (&mut *served, common) {
+            (served.lowest, served.highest) = (common.lowest, common.highest);
+        }
+    }
+
+    /// Checks that a server serves what the others do. The first that says it decides, for as long as the
+    /// link lives.
+    fn check_served(&self, theirs: &Hello) -> Result<(), Refusal> {
+        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = served.get_or_insert_with(|| Served::of(theirs));
+        if (&known.machine, known.format) == (&theirs.machine, theirs.format) {
+            return Ok(());
+        }
+        let text = format!(
+            "{:?} serves entries of type {} in form {:016x}, the others {} in form {:016x}: an address is wrong",
+            theirs.name, theirs.machine, theirs.format, known.machine, known.format
+        );
+        Err(Refusal { code: RefusalCode::WrongEntry, text })
+    }
+
     /// Forgets a line that has ended, and says that nothing more comes from it.
     fn leave(&self, line: &ServerLine) {
-        let gone = self.lines.write().unwrap_or_else(PoisonError::into_inner).remove(&line.node);
+        let mut lines = self.lines.write().unwrap_or_else(PoisonError::into_inner);
+        let gone = lines.remove(&line.node);
+        self.note_schema(&lines);
+        drop(lines);
         drop(gone);
         line.queue.close();
         if let Some(replies) = self.replies() {

@@ -31,7 +31,7 @@ pub mod tls;
 mod transport;
 
 pub use config::{Bounds, LinkConfig, NetworkConfig, Timing};
-pub use link::{ConnectError, QuicLink};
+pub use link::{ConnectError, QuicLink, Served};
 pub use network::{Network, NetworkError, PeerPlace, PeerStatus};
 pub use stats::Stats;
 pub use transport::QuicTransport;

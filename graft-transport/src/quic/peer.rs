@@ -70,6 +70,7 @@ pub(super) async fn run(
     let began = Instant::now();
     shared.counters.peers_connected.add(1);
     shared.say_up(Way::Peer, &line.hello.name, line.connection.remote_address());
+    shared.compare(&line.hello);
     let end = live(shared, &line, control, incoming).await;
     drop(place);
     shared.conclude(Way::Peer, &line.connection, &line.hello.name, &end);

@@ -1,6 +1,7 @@
 //! What all tasks of a network share.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::SocketAddr,
     sync::{
@@ -15,6 +16,7 @@ use quinn::Connection;
 use tokio::sync::watch;
 
 use super::{
+    agreement,
     clients::Clients,
     config::NetworkConfig,
     gate::Gate,
@@ -44,6 +46,8 @@ pub(super) struct Shared {
     /// Whether the network is closing.
     pub(super) closing: watch::Sender<bool>,
     said: Mutex<Said<(&'static str, String)>>,
+    /// In what each peer differs from this server, as far as that was said.
+    differences: Mutex<BTreeMap<NodeId, String>>,
 }
 
 /// What a connection was for.
@@ -74,6 +78,7 @@ impl Shared {
             counters: Counters::default(),
             closing: watch::Sender::new(false),
             said: Mutex::new(Said::new(SAY_AGAIN)),
+            differences: Mutex::default(),
             config,
             tls,
             runtime,
@@ -98,6 +103,7 @@ impl Shared {
             schema: config.schema,
             max_entry_bytes: limit(config.frames.max_entry_bytes()),
             max_frame_bytes: limit(config.frames.max_frame_bytes()),
+            max_reply_bytes: limit(config.frames.max_reply_bytes()),
             election_timeout: config.election_timeout,
         }
     }
@@ -124,6 +130,27 @@ impl Shared {
                 tracing::debug!(node = %self.node, client = name, %address, "a client is connected");
             }
         }
+    }
+
+    /// Warns of what should be the same on both sides and is not: once for each peer, and again when it
+    /// differs otherwise.
+    pub(super) fn compare(&self, theirs: &Hello) {
+        let found = agreement::differences(&self.hello(), theirs);
+        let mut known = self.differences.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(text) = found else {
+            known.remove(&theirs.node);
+            return;
+        };
+        // One peer more than may be connected has made room for another one before.
+        if known.len() > self.config.bounds.peers {
+            known.clear();
+        }
+        if known.get(&theirs.node) == Some(&text) {
+            return;
+        }
+        self.counters.differing_peers.add(1);
+        tracing::warn!(node = %self.node, peer = theirs.name, "the settings of a peer differ: {text}");
+        known.insert(theirs.node, text);
     }
 
     /// Counts and says how a connection ended, and makes sure that it has.

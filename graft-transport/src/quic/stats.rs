@@ -40,8 +40,13 @@ pub struct Stats {
     pub misaddressed: u64,
     /// Replies to clients that are not there any more.
     pub unwanted_replies: u64,
+    /// Replies that were larger than they may be. Their clients were told so instead.
+    pub oversized_replies: u64,
     /// Clients that were disconnected because they do not read their replies.
     pub slow_clients: u64,
+    /// Peers that were found to have another election timeout or other limits than this server: one for each
+    /// peer, and again whenever what it says has changed.
+    pub differing_peers: u64,
     /// Handshakes that were begun here by others.
     pub handshakes: u64,
     /// Handshakes that failed, or took too long. Among them: certificates that are not trusted.
@@ -82,7 +87,9 @@ pub(super) struct Counters {
     pub(super) unattended: Counter,
     pub(super) misaddressed: Counter,
     pub(super) unwanted_replies: Counter,
+    pub(super) oversized_replies: Counter,
     pub(super) slow_clients: Counter,
+    pub(super) differing_peers: Counter,
     pub(super) handshakes: Counter,
     pub(super) handshakes_failed: Counter,
     pub(super) handshakes_limited: Counter,
@@ -120,7 +127,9 @@ impl Counters {
             unattended: self.unattended.read(),
             misaddressed: self.misaddressed.read(),
             unwanted_replies: self.unwanted_replies.read(),
+            oversized_replies: self.oversized_replies.read(),
             slow_clients: self.slow_clients.read(),
+            differing_peers: self.differing_peers.read(),
             handshakes: self.handshakes.read(),
             handshakes_failed: self.handshakes_failed.read(),
             handshakes_limited: self.handshakes_limited.read(),

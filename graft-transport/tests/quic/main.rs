@@ -4,6 +4,7 @@
 // Helpers of tests panic like tests.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod agreement;
 mod authority;
 mod common;
 mod conformance;

@@ -7,7 +7,7 @@ use graft_transport::quic::{Members, Network};
 
 use crate::common::{Client, PATIENCE, Server, bind, eventually, until};
 
-fn members(term: u64, servers: &[(&str, &Network)]) -> Members {
+pub(crate) fn members(term: u64, servers: &[(&str, &Network)]) -> Members {
     let nodes = servers.iter().map(|(name, network)| {
         let info = NodeInfo {
             name: (*name).to_owned(),

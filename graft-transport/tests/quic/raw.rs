@@ -104,6 +104,7 @@ pub(crate) fn client_hello() -> Hello {
         schema: Schema::default(),
         max_entry_bytes: 1,
         max_frame_bytes: 1,
+        max_reply_bytes: 1,
         election_timeout: std::time::Duration::ZERO,
     }
 }

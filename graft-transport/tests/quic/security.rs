@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use graft_core::{ClientRequest, EntryKind, InboxLimits, Link, NodeId, Reply};
 use graft_transport::{
-    quic::{LinkConfig, NetworkConfig, tls::Alpn},
+    quic::{LinkConfig, NetworkConfig, Schema, tls::Alpn},
     wire::v1::{
         Header, Hello, Kind, Limits, Protocol, RefusalCode, Role, encode_peer, encode_requests,
     },
@@ -215,10 +215,11 @@ async fn a_peer_that_is_not_who_it_says_is_refused() {
 #[tokio::test]
 async fn servers_that_differ_in_what_matters_refuse_each_other_by_name() {
     type Change = fn(&mut NetworkConfig);
-    let cases: [(Change, &str); 4] = [
+    let cases: [(Change, &str); 5] = [
         (|config| config.cluster.0 += 1, "wrong cluster"),
         (|config| config.epoch.0 += 1, "wrong epoch"),
-        (|config| config.machine = "Queue".into(), "wrong format"),
+        (|config| config.machine = "Queue".into(), "wrong entry"),
+        (|config| config.schema = Schema { lowest: 1, highest: 1 }, "wrong entry"),
         (|config| config.format = 2, "wrong format"),
     ];
     for (change, cause) in cases {

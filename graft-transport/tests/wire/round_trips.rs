@@ -238,6 +238,8 @@ fn replies() -> impl Strategy<Value = Value> {
         1 => Just(Reply::SessionExpired),
         1 => Just(Reply::Forgotten),
         1 => Just(Reply::SessionFull),
+        1 => any::<(usize, usize)>()
+            .prop_map(|(bytes, limit)| Reply::ResponseTooLarge { bytes, limit }),
         3 => reason.prop_map(Reply::Rejected),
     ];
     // No more hints than a frame has room for.
@@ -259,10 +261,10 @@ fn hello() -> impl Strategy<Value = Value> {
         .prop_map(|(min, max)| Protocol { min, max });
     let schema =
         any::<(u16, u16)>().prop_map(|(a, b)| Schema { lowest: a.min(b), highest: a.max(b) });
-    (any::<[u64; 5]>(), any::<[u32; 3]>(), protocol, role, text(), text(), schema).prop_map(
+    (any::<[u64; 5]>(), any::<[u32; 4]>(), protocol, role, text(), text(), schema).prop_map(
         |(
             [epoch, node, incarnation, client, format],
-            [entry, frame, timeout],
+            [entry, frame, reply, timeout],
             protocol,
             role,
             name,
@@ -283,6 +285,7 @@ fn hello() -> impl Strategy<Value = Value> {
                 schema,
                 max_entry_bytes: entry,
                 max_frame_bytes: frame,
+                max_reply_bytes: reply,
                 election_timeout: Duration::from_millis(timeout.into()),
             })
         },

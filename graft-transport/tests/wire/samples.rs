@@ -226,6 +226,7 @@ pub(crate) fn replies() -> Vec<(u64, Reply)> {
         Reply::SessionExpired,
         Reply::Forgotten,
         Reply::SessionFull,
+        Reply::ResponseTooLarge { bytes: 20_000_000, limit: 16_777_216 },
     ];
     (100..).zip(others.into_iter().chain(rejected.map(Reply::Rejected))).collect()
 }
@@ -247,6 +248,7 @@ pub(crate) fn hello(role: Role) -> Hello {
         schema: Schema { lowest: 1, highest: 3 },
         max_entry_bytes: 1 << 20,
         max_frame_bytes: 4 << 20,
+        max_reply_bytes: 3 << 20,
         election_timeout: Duration::from_millis(if_server(600)),
     }
 }

@@ -23,7 +23,7 @@ use crate::{
         tls::CertifiedPeer,
     },
     wire::v1::{
-        FrameReader, Hello, Kind, Kinds, Limits, Outgoing, RefusalCode, decode_hello,
+        FrameReader, Hello, Kind, Kinds, Limits, Outgoing, RefusalCode, Schema, decode_hello,
         decode_members, decode_refusal, decode_replies, encode_hello, encode_refusal,
         encode_requests,
     },
@@ -34,6 +34,8 @@ use crate::{
 pub(super) struct ServerLine {
     pub(super) node: NodeId,
     certified: CertifiedPeer,
+    /// The versions of entries that it reads.
+    pub(super) schema: Schema,
     pub(super) queue: Queue<ClientRequest>,
 }
 
@@ -69,7 +71,7 @@ pub(super) async fn run(shared: &Arc<Shared>, connection: Connection, address: &
     };
     let node = hello.node;
     let queue = Queue::new(shared.config.request_bytes);
-    let line = Arc::new(ServerLine { node, certified, queue });
+    let line = Arc::new(ServerLine { node, certified, schema: hello.schema, queue });
     let Some(requests) = requests.filter(|_| shared.join(&line)) else {
         // It is connected already, by another of its addresses.
         connection.close(DONE, b"");
@@ -147,6 +149,7 @@ async fn agree(
         );
         return Err(stream::refuse(RefusalCode::WrongCluster, text));
     }
+    shared.check_served(&theirs).map_err(End::Refuse)?;
     incoming.frames.set_cluster(theirs.cluster);
     incoming.frames.expect(Kinds::TO_CLIENT);
     Ok((theirs, certified, incoming))

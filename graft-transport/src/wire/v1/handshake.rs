@@ -37,6 +37,8 @@ pub struct Hello {
     pub max_entry_bytes: u32,
     /// The largest frame that the sender takes in, in bytes.
     pub max_frame_bytes: u32,
+    /// The largest payload of a reply that the sender sends, or takes in, in bytes.
+    pub max_reply_bytes: u32,
     /// The election timeout of a server, to the millisecond; zero from a client.
     pub election_timeout: Duration,
 }
@@ -71,6 +73,16 @@ pub struct Schema {
     pub highest: u16,
 }
 
+impl Schema {
+    /// The versions that both read, or `None`.
+    #[must_use]
+    pub fn common(self, other: Self) -> Option<Self> {
+        let lowest = self.lowest.max(other.lowest);
+        let highest = self.highest.min(other.highest);
+        (lowest <= highest).then_some(Self { lowest, highest })
+    }
+}
+
 /// The part that somebody plays on a connection. The numbers are part of the format.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
@@ -97,6 +109,7 @@ struct HelloBody {
     schema_highest: u16,
     max_entry_bytes: u32,
     max_frame_bytes: u32,
+    max_reply_bytes: u32,
     election_timeout_ms: u32,
 }
 
@@ -121,6 +134,7 @@ pub fn encode_hello(hello: &Hello, out: &mut Outgoing) -> Result<(), WireError> 
         schema_highest: hello.schema.highest,
         max_entry_bytes: hello.max_entry_bytes,
         max_frame_bytes: hello.max_frame_bytes,
+        max_reply_bytes: hello.max_reply_bytes,
         election_timeout_ms: u32::try_from(hello.election_timeout.as_millis()).unwrap_or(u32::MAX),
     };
     let header = (Kind::Hello, hello.cluster, GroupId(0));
@@ -163,6 +177,7 @@ pub fn decode_hello(frame: &Frame) -> Result<Hello, WireError> {
         schema,
         max_entry_bytes: body.max_entry_bytes.to_native(),
         max_frame_bytes: body.max_frame_bytes.to_native(),
+        max_reply_bytes: body.max_reply_bytes.to_native(),
         election_timeout: Duration::from_millis(body.election_timeout_ms.to_native().into()),
     })
 }
@@ -242,7 +257,7 @@ codes! {
     UnknownKind = 7, "unknown kind";
     /// Bytes that are no frame, or a frame that makes no sense.
     Malformed = 8, "malformed";
-    /// Another entry type, or another form of archive.
+    /// Another form of archive.
     WrongFormat = 9, "wrong format";
     /// A frame, or what is in it, is too large.
     TooLarge = 10, "too large";
@@ -256,6 +271,8 @@ codes! {
     Revoked = 14, "revoked";
     /// A newer connection between the same two took this one's place.
     Replaced = 15, "replaced";
+    /// Another entry type, or no version of it that both read.
+    WrongEntry = 16, "wrong entry";
 }
 
 #[derive(Archive, Serialize)]

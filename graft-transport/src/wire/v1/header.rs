@@ -102,8 +102,8 @@ impl Kinds {
     /// What a peer sends after its hello: everything that [`encode_peer`](super::encode_peer) writes.
     pub const PEER: Self =
         Self::of(&[Kind::Message, Kind::Append, Kind::Snapshot, Kind::Birth, Kind::Refusal]);
-    /// What a client sends after its hello.
-    pub const FROM_CLIENT: Self = Self::of(&[Kind::Requests]);
+    /// What a client sends after its hello. It refuses a server that says in its hello what cannot be.
+    pub const FROM_CLIENT: Self = Self::of(&[Kind::Requests, Kind::Refusal]);
     /// What a server sends to a client after its hello.
     pub const TO_CLIENT: Self = Self::of(&[Kind::Replies, Kind::Members, Kind::Refusal]);
 

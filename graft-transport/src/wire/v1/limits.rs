@@ -63,6 +63,12 @@ impl Limits {
         self.reply as usize
     }
 
+    /// These limits for one who takes in replies of at most `bytes`, where that is less.
+    #[must_use]
+    pub fn with_replies_of(self, bytes: u32) -> Self {
+        Self { reply: bytes.max(Self::FLOOR).min(self.reply), ..self }
+    }
+
     /// The largest body of a frame of `kind`, in bytes, without padding.
     #[must_use]
     pub const fn body(&self, kind: Kind) -> u32 {

@@ -47,6 +47,7 @@ mod number {
     pub(super) const SESSION_EXPIRED: u8 = 5;
     pub(super) const FORGOTTEN: u8 = 6;
     pub(super) const SESSION_FULL: u8 = 7;
+    pub(super) const RESPONSE_TOO_LARGE: u8 = 8;
     pub(super) const NOT_LEADER: u8 = 16;
     pub(super) const OVERLOADED: u8 = 17;
     pub(super) const DEADLINE_PASSED: u8 = 18;
@@ -60,7 +61,8 @@ mod number {
 /// allow.
 ///
 /// Returns the numbers of those that cannot be sent, because they are larger than `limits` allow or newer
-/// than the format: they are left out, and their clients wait until their deadlines.
+/// than the format: they are left out. [`Reply::ResponseTooLarge`] is what to answer then, because a client
+/// that hears nothing waits until its deadline.
 pub fn encode_replies<'a>(
     replies: impl IntoIterator<Item = (u64, &'a Reply)>,
     cluster: ClusterId,
@@ -155,6 +157,10 @@ impl<'a> Batch<'a> {
             Reply::SessionExpired => number::SESSION_EXPIRED,
             Reply::Forgotten => number::FORGOTTEN,
             Reply::SessionFull => number::SESSION_FULL,
+            Reply::ResponseTooLarge { bytes, limit } => {
+                (first, second) = (*bytes as u64, *limit as u64);
+                number::RESPONSE_TOO_LARGE
+            }
             Reply::Rejected(reason) => match reason {
                 RejectReason::NotLeader(hint) => {
                     (first, second, flag) = self.hint(hint);
@@ -273,6 +279,10 @@ impl ArchivedReplyBody {
             number::SESSION_EXPIRED => return Ok(Reply::SessionExpired),
             number::FORGOTTEN => return Ok(Reply::Forgotten),
             number::SESSION_FULL => return Ok(Reply::SessionFull),
+            number::RESPONSE_TOO_LARGE => {
+                let (bytes, limit) = (size(self.first.to_native()), size(self.second.to_native()));
+                return Ok(Reply::ResponseTooLarge { bytes, limit });
+            }
             number::NOT_LEADER => RejectReason::NotLeader(self.hint(memberships, frame)?),
             number::OVERLOADED => RejectReason::Overloaded,
             number::DEADLINE_PASSED => RejectReason::DeadlinePassed,
