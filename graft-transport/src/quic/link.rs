@@ -369,14 +369,17 @@ impl Shared {
         reasons.insert(address.to_owned(), reason);
     }
 
+    /// What is in the way to each address that is tried.
     fn describe_reasons(&self) -> String {
         let reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
-        if reasons.is_empty() {
-            return "no server answered".to_owned();
-        }
-        let reasons: Vec<_> =
-            reasons.iter().map(|(address, reason)| format!("{address}: {reason}")).collect();
-        reasons.join("; ")
+        let describe = |address: &String| match reasons.get(address) {
+            // Most say themselves which address they mean.
+            Some(reason) if reason.contains(address.as_str()) => reason.clone(),
+            Some(reason) => format!("{address}: {reason}"),
+            None => format!("{address} has not answered yet"),
+        };
+        let described: Vec<_> = self.addresses.borrow().iter().map(describe).collect();
+        described.join("; ")
     }
 }
 

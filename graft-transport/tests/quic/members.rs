@@ -1,11 +1,11 @@
 //! Clients learn of all servers from any, and follow them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::UdpSocket, sync::Arc};
 
 use graft_core::{Link, Membership, NodeId, NodeInfo, Term, Transport};
 use graft_transport::quic::{Members, Network};
 
-use crate::common::{Client, PATIENCE, Server, bind, eventually, until};
+use crate::common::{Client, PATIENCE, Server, bind, eventually, loopback, until};
 
 pub(crate) fn members(term: u64, servers: &[(&str, &Network)]) -> Members {
     let nodes = servers.iter().map(|(name, network)| {
@@ -132,6 +132,20 @@ async fn a_client_hears_what_is_in_the_way() {
     let error = client.link.ready(PATIENCE / 20).await.unwrap_err().to_string();
     let wanted = "the server behind this address is not running now";
     assert!(error.contains(wanted) && error.contains("closing"), "{error}");
+}
+
+#[tokio::test]
+async fn each_address_that_is_tried_is_named_once() {
+    let stopped = bind("a");
+    // A socket that nobody reads from.
+    let silent = UdpSocket::bind(loopback()).unwrap();
+    let addresses = [stopped.local_addr(), silent.local_addr().unwrap()];
+    let client = Client::start(&addresses);
+    let error = client.link.ready(PATIENCE / 100).await.unwrap_err().to_string();
+    for address in addresses {
+        assert_eq!(error.matches(&address.to_string()).count(), 1, "{address}: {error}");
+    }
+    assert!(error.contains("answer"), "{error}");
 }
 
 #[tokio::test]
