@@ -32,6 +32,13 @@ pub trait Transport: Send + Sync + 'static {
         }
     }
 
+    /// The newest version of entries that all members read, as far as they have said what they read; `None` where
+    /// none has, as on every network that does not ask. A leader proposes nothing newer: a member that cannot
+    /// read an entry would have to stop. Asked with every batch of requests, so it must be quick.
+    fn newest_version(&self) -> Option<u16> {
+        None
+    }
+
     /// Stops sending and receiving. Returns when nothing is offered any more.
     async fn close(&self);
 }
@@ -46,6 +53,9 @@ impl<T: Transport + ?Sized> Transport for Box<T> {
     }
     fn send_replies(&self, replies: &mut Vec<ReplyEnvelope>) {
         (**self).send_replies(replies);
+    }
+    fn newest_version(&self) -> Option<u16> {
+        (**self).newest_version()
     }
     async fn close(&self) {
         (**self).close().await;

@@ -196,6 +196,7 @@ impl Driver<'_> {
         if waiting == 0 {
             return;
         }
+        self.admission.newest_version = self.transport.newest_version();
         let mut proposals = Vec::with_capacity(waiting.min(Self::REQUESTS_A_TURN));
         let until = self.clock.now() + Self::ADMIT_A_TURN;
         let mut looked = 0;

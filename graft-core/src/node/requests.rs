@@ -17,6 +17,8 @@ pub(super) struct Admission {
     check: CommandCheck,
     max_entry_bytes: usize,
     max_log_bytes: u64,
+    /// What [`Transport::newest_version`](crate::Transport::newest_version) says.
+    pub(super) newest_version: Option<u16>,
     /// The size of the log that has been applied. What is not applied is bounded by `Raft`.
     pub(super) log_bytes: u64,
 }
@@ -27,6 +29,7 @@ impl Admission {
             check,
             max_entry_bytes: config.max_entry_bytes,
             max_log_bytes: config.max_log_bytes,
+            newest_version: None,
             log_bytes: 0,
         }
     }
@@ -73,12 +76,25 @@ impl Admission {
         session::check_payload(kind, payload).map_err(|error| error.to_string())?;
         let parsed = Payload::parse(kind, payload).map_err(|error| error.to_string())?;
         match parsed.command() {
-            // The check is a user's code: its panic refuses one request and must not end the server, or
-            // the client would carry the entry to the next one.
-            Some((version, body)) => catch_unwind(|| (self.check)(version, body))
-                .map_err(|_| "its check panicked over it".to_owned())?
-                .map_err(|error| error.reason),
+            Some((version, body)) => {
+                self.check_version(version)?;
+                // The check is a user's code: its panic refuses one request and must not end the server, or
+                // the client would carry the entry to the next one.
+                catch_unwind(|| (self.check)(version, body))
+                    .map_err(|_| "its check panicked over it".to_owned())?
+                    .map_err(|error| error.reason)
+            }
             None => Ok(()),
+        }
+    }
+
+    fn check_version(&self, version: u16) -> Result<(), String> {
+        match self.newest_version {
+            Some(newest) if version > newest => Err(format!(
+                "it has version {version}, and a server of the cluster reads at most {newest}: upgrade all servers \
+                 before their clients"
+            )),
+            _ => Ok(()),
         }
     }
 }

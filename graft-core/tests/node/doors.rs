@@ -139,6 +139,7 @@ struct Wires {
     waiting: BTreeMap<u64, oneshot::Sender<Reply>>,
     requests: u64,
     heartbeats: Vec<(NodeId, Duration)>,
+    newest_version: Option<u16>,
 }
 
 impl Network {
@@ -150,6 +151,11 @@ impl Network {
 
     pub(crate) fn port(self: &Arc<Self>, node: NodeId) -> Arc<Port> {
         Arc::new(Port { network: Arc::clone(self), node })
+    }
+
+    /// Says what the members read.
+    pub(crate) fn set_newest_version(&self, newest: Option<u16>) {
+        self.state.lock().unwrap().newest_version = newest;
     }
 
     /// Cuts `node` off from its peers, not from its clients.
@@ -217,6 +223,10 @@ impl Transport for Port {
                 let _ = waiting.send(reply.reply);
             }
         }
+    }
+
+    fn newest_version(&self) -> Option<u16> {
+        self.network.state.lock().unwrap().newest_version
     }
 
     async fn close(&self) {

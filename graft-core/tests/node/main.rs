@@ -191,6 +191,22 @@ async fn what_must_not_enter_the_log_is_refused_with_its_reason() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_version_that_a_member_does_not_read_is_not_proposed() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    // The cluster's commands are of version 3.
+    cluster.network.set_newest_version(Some(2));
+    let Reply::Rejected(RejectReason::Invalid(reason)) = cluster.request(leader, b"one").await
+    else {
+        panic!("it is refused");
+    };
+    assert!(reason.contains("version 3") && reason.contains("at most 2"), "{reason}");
+    cluster.network.set_newest_version(Some(3));
+    assert_eq!(cluster.request(leader, b"two").await, applied(b"two"));
+    assert_eq!(cluster.applied(leader, 1).await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_follower_says_who_leads_and_who_else_there_is() {
     let cluster = Cluster::start(3).await;
     let leader = cluster.leader().await;

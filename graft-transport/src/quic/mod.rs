@@ -29,6 +29,7 @@ mod stats;
 mod stream;
 pub mod tls;
 mod transport;
+mod versions;
 
 pub use config::{Bounds, LinkConfig, NetworkConfig, Timing};
 pub use link::{ConnectError, QuicLink, Served};

@@ -184,9 +184,12 @@ impl Network {
     /// Says where the peers are. Those that are new are connected to, those that are not in it any more are
     /// not called again; who is connected stays so.
     ///
-    /// The server itself may be among them. A peer with a lower number connects by itself.
+    /// The server itself may be among them. A peer with a lower number connects by itself. What these have said of
+    /// the versions of entries that they read is what
+    /// [`newest_version`](graft_core::Transport::newest_version) tells.
     pub fn set_peers(&self, peers: BTreeMap<NodeId, PeerPlace>) {
         let Handle { shared, tokio, .. } = &*self.handle;
+        shared.versions.set_members(peers.keys().copied().collect());
         let mut state = self.handle.lock();
         let Some(endpoint) = state.endpoint.clone() else {
             return;

@@ -71,6 +71,8 @@ pub(super) async fn run(
     shared.counters.peers_connected.add(1);
     shared.say_up(Way::Peer, &line.hello.name, line.connection.remote_address());
     shared.compare(&line.hello);
+    let (node, newest) = (line.hello.node, line.hello.schema.highest);
+    shared.versions.on_said(node, newest, shared.config.bounds.peers);
     let end = live(shared, &line, control, incoming).await;
     drop(place);
     shared.conclude(Way::Peer, &line.connection, &line.hello.name, &end);

@@ -25,6 +25,7 @@ use super::{
     stats::Counters,
     stream::{self, End},
     tls::Tls,
+    versions::Versions,
 };
 use crate::wire::v1::{Hello, Protocol, Role};
 
@@ -43,6 +44,7 @@ pub(super) struct Shared {
     pub(super) peers: Peers,
     pub(super) clients: Clients,
     pub(super) counters: Counters,
+    pub(super) versions: Versions,
     /// Whether the network is closing.
     pub(super) closing: watch::Sender<bool>,
     said: Mutex<Said<(&'static str, String)>>,
@@ -76,6 +78,7 @@ impl Shared {
             peers: Peers::default(),
             gate: Gate::default(),
             counters: Counters::default(),
+            versions: Versions::default(),
             closing: watch::Sender::new(false),
             said: Mutex::new(Said::new(SAY_AGAIN)),
             differences: Mutex::default(),

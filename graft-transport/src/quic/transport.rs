@@ -63,6 +63,10 @@ impl Transport for QuicTransport {
         }
     }
 
+    fn newest_version(&self) -> Option<u16> {
+        self.network.shared.versions.newest()
+    }
+
     async fn close(&self) {
         self.end();
     }

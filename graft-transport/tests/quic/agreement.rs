@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use graft_core::{Link, Reply};
+use graft_core::{Link, Reply, Transport};
 use graft_transport::quic::{FrameLimits, LinkConfig, NetworkConfig, Schema};
 
-use crate::common::{Client, PATIENCE, Server, bind_with, config, introduce, until};
+use crate::common::{Client, PATIENCE, Server, bind_with, config, eventually, introduce, until};
 
 fn of_stacks(name: &str) -> NetworkConfig {
     let mut config = config(name);
@@ -60,6 +60,24 @@ async fn a_server_of_other_entries_than_the_first_is_not_connected_to() {
     until(&b.network, "it is refused", refused).await;
     assert_eq!(client.link.servers(), [a.node()]);
     assert_eq!(client.link.served().unwrap().machine, "Stack");
+}
+
+#[tokio::test]
+async fn a_server_knows_which_versions_its_members_read_also_while_they_are_away() {
+    let older = NetworkConfig { schema: Schema { lowest: 0, highest: 1 }, ..of_stacks("b") };
+    let a = Server::of(bind_with(of_stacks("a")));
+    let b = bind_with(older);
+    let newest = || a.transport.newest_version();
+    assert_eq!(newest(), None);
+    introduce(&[("a", &a.network), ("b", &b)]);
+    until(&a.network, "they connect", |stats| stats.peers == 1).await;
+    eventually("it is noted", || newest().filter(|newest| *newest == 1)).await;
+    assert!(b.shutdown(PATIENCE).await);
+    until(&a.network, "it is gone", |stats| stats.peers == 0).await;
+    assert_eq!(newest(), Some(1));
+    let b = bind_with(of_stacks("b"));
+    introduce(&[("a", &a.network), ("b", &b)]);
+    eventually("it is upgraded", || newest().filter(|newest| *newest == 2)).await;
 }
 
 #[tokio::test]
