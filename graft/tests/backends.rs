@@ -1,65 +1,23 @@
-//! The same requests on every kind of store and transport: what clients and operators see does not depend on
-//! them.
+//! The same requests to clusters of one process on every kind of store: what clients and operators see does not
+//! depend on them. `matrix.rs` has the same for servers that are started one by one, over every kind of network.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "this is test code")]
 
 mod common;
 
-use common::{Disks, Note, Notes, SERVERS, add, soon};
-use graft::{ClusterBuilder, Outcome, RequestError, Status, Supervisor};
+use common::{Note, Notes, SERVERS, add, soon, stores::Stores};
+use graft::{Outcome, RequestError, Status, Supervisor};
 
-/// Where servers keep their logs, from one cluster to the next.
-enum Stores {
-    Memory(Disks),
-    #[cfg(feature = "redb")]
-    Redb(common::directory::Directory),
-}
-
-impl Stores {
-    fn memory() -> Self {
-        Self::Memory(Disks::default())
-    }
-
-    #[cfg(feature = "redb")]
-    fn redb() -> Self {
-        Self::Redb(common::directory::Directory::new())
-    }
-
-    fn give_to(&self, cluster: ClusterBuilder) -> ClusterBuilder {
-        match self {
-            Self::Memory(disks) => cluster.stores(disks.opener()),
-            #[cfg(feature = "redb")]
-            Self::Redb(directory) => cluster.stores(directory.opener()),
-        }
-    }
-}
-
-/// How servers speak to each other.
-#[derive(Clone, Copy)]
-enum Transports {
-    Memory,
-}
-
-impl Transports {
-    fn give_to(self, cluster: ClusterBuilder) -> ClusterBuilder {
-        match self {
-            // That of a cluster in one process.
-            Self::Memory => cluster,
-        }
-    }
-}
-
-/// One place of the matrix.
+/// A cluster of one process, and what is left of it.
 struct Place {
     stores: Stores,
-    transports: Transports,
     /// What the machine must have been told so far.
     expected: Vec<String>,
 }
 
 impl Place {
     async fn start(&self) -> Supervisor<Notes> {
-        let cluster = self.transports.give_to(self.stores.give_to(graft::cluster(SERVERS)));
+        let cluster = graft::cluster(SERVERS).stores(self.stores.opener());
         soon(cluster.start(Notes::default)).await.unwrap()
     }
 
@@ -134,9 +92,9 @@ impl Place {
     }
 }
 
-/// What is done in every place of the matrix.
-async fn serves(stores: Stores, transports: Transports) {
-    let mut place = Place { stores, transports, expected: Vec::new() };
+/// What is done on stores of every kind.
+async fn serve(stores: Stores) {
+    let mut place = Place { stores, expected: Vec::new() };
     for _ in 0..2 {
         let notes = place.start().await;
         // What the cluster before left behind is there.
@@ -151,19 +109,21 @@ async fn serves(stores: Stores, transports: Transports) {
 }
 
 macro_rules! places {
-    ($($(#[$attribute:meta])* $claim:ident: $stores:expr, $transports:expr;)*) => {
+    ($($(#[$attribute:meta])* $claim:ident: $stores:expr;)*) => {
         $(
             $(#[$attribute])*
             #[tokio::test]
             async fn $claim() {
-                serves($stores, $transports).await;
+                serve($stores).await;
             }
         )*
     };
 }
 
 places! {
-    memory_stores_and_memory_transports_serve: Stores::memory(), Transports::Memory;
+    memory_stores_serve: Stores::memory();
     #[cfg(feature = "redb")]
-    redb_stores_and_memory_transports_serve: Stores::redb(), Transports::Memory;
+    redb_stores_serve: Stores::redb();
+    #[cfg(feature = "redb")]
+    different_stores_serve_together: Stores::mixed();
 }

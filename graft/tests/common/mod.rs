@@ -3,6 +3,8 @@
 
 #[cfg(feature = "redb")]
 pub mod directory;
+pub mod networks;
+pub mod stores;
 
 use std::{
     collections::BTreeMap,
