@@ -228,6 +228,23 @@ impl Cluster {
         (agree.count() > self.count() / 2).then_some(leader)
     }
 
+    /// Waits until one of the running has logged a line with all of these texts, and gives the line.
+    pub(crate) async fn logged_by_any(&self, texts: &[impl AsRef<str>]) -> String {
+        let running = self.running();
+        let mut waits: Vec<_> =
+            running.iter().map(|process| Box::pin(process.logged(texts))).collect();
+        poll_fn(|context| {
+            let mut polls = waits.iter_mut().map(|wait| wait.as_mut().poll(context));
+            polls.find(Poll::is_ready).unwrap_or(Poll::Pending)
+        })
+        .await
+    }
+
+    /// The processes of all that run.
+    pub(crate) fn running(&self) -> Vec<&Process> {
+        self.servers.iter().filter_map(|server| server.process.as_ref()).collect()
+    }
+
     /// The identity of a client.
     pub(crate) fn client_tls(&self) -> Tls {
         child::tls(&self.certs, CLIENT).unwrap()

@@ -13,11 +13,21 @@
 
 mod child;
 mod cluster;
+mod history;
+mod kills;
+mod load;
 mod machine;
+mod pauses;
 mod process;
+mod refusals;
 mod smoke;
 
-use std::{env, future::Future, time::Duration};
+use std::{
+    env,
+    future::Future,
+    io::{self, Write},
+    time::Duration,
+};
 
 /// The longest that anything in these tests may take before it counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,6 +40,11 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
 /// `short`, or `long` with `GRAFT_LONG=1`.
 fn rounds(short: usize, long: usize) -> usize {
     if env::var_os("GRAFT_LONG").is_some_and(|value| value == "1") { long } else { short }
+}
+
+/// Says what was seen, past the test framework.
+fn report(line: &str) {
+    writeln!(io::stderr().lock(), "\n{line}").unwrap();
 }
 
 /// No test: what a child of the others runs.

@@ -147,15 +147,18 @@ impl Process {
     }
 
     /// Waits until it has logged a line with all of these texts, and gives it.
-    pub(crate) async fn logged(&self, texts: &[&str]) -> String {
+    pub(crate) async fn logged(&self, texts: &[impl AsRef<str>]) -> String {
         let mut log = self.log.clone();
         let find = |log: &VecDeque<String>| {
-            log.iter().find(|line| texts.iter().all(|text| line.contains(text))).cloned()
+            log.iter().find(|line| texts.iter().all(|text| line.contains(text.as_ref()))).cloned()
         };
         let wait = log.wait_for(|log| find(log).is_some());
         let found = tokio::time::timeout(PATIENCE, wait).await;
         let found = found.ok().and_then(|found| find(&*found.ok()?));
-        found.unwrap_or_else(|| panic!("{} logged no {texts:?}{}", self.name, self.last_words()))
+        found.unwrap_or_else(|| {
+            let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
+            panic!("{} logged no {texts:?}{}", self.name, self.last_words())
+        })
     }
 
     /// The end of its log, for the message of a failure.

@@ -1,0 +1,263 @@
+//! Servers that are not those they claim to be, or have a store that is not theirs: each is refused by name, by what it
+//! says itself and by what the others log, and the others go on.
+
+use std::{fs, path::PathBuf};
+
+use graft_transport::{certs::Authority, quic::tls::CertifiedName};
+
+use crate::{
+    child::Task,
+    cluster::{Cluster, Place, certify},
+    machine::{Ask, Told},
+    process::{Process, Said},
+    rounds, soon,
+};
+
+/// The servers whose places others want to take. Of two servers the one of the lower number calls the other: the first of
+/// these calls both others, and the last is called by both.
+const VICTIMS: [usize; 2] = [0, 2];
+
+/// This one, or all of them with `GRAFT_LONG=1`.
+fn victims(short: usize) -> Vec<usize> {
+    if rounds(1, VICTIMS.len()) == 1 { vec![short] } else { VICTIMS.to_vec() }
+}
+
+/// A cluster that has done something.
+async fn busy() -> Cluster {
+    let cluster = Cluster::started(3).await;
+    write(&cluster, 1).await;
+    cluster
+}
+
+/// Has a client that knows one server write a value.
+async fn write(cluster: &Cluster, value: u64) {
+    let client = cluster.client(&[1]).await;
+    let done = soon(client.request(Ask::Write { key: 0, value })).await;
+    assert_eq!(done, Ok(Told::Done));
+    soon(client.shutdown()).await;
+}
+
+/// The cluster needs the server that somebody wanted to replace, and it is there.
+async fn goes_on_with(cluster: &mut Cluster, victim: usize) {
+    let other = if victim == 0 { 2 } else { 0 };
+    cluster.kill(other);
+    write(cluster, 2).await;
+    cluster.start(other).await;
+}
+
+/// What a process is told that claims to be the victim, from another place and with a store of its own.
+fn impostor(cluster: &Cluster, victim: usize, place: &Place) -> Task {
+    let listen = place.listen.clone();
+    Task { listen, store: cluster.directory().join("impostor"), ..cluster.task(victim) }
+}
+
+fn check_words(text: &str, words: &[&str]) {
+    for word in words {
+        assert!(text.contains(word), "`{word}` is missing: {text}");
+    }
+}
+
+/// What those who belong together log of one who came with a birth that is not known.
+const FOREIGN: &str = "its disk was emptied, or another uses its name; it was refused";
+
+// -- Births ----------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_server_with_a_wiped_disk_is_refused_by_name_on_both_sides() {
+    let mut cluster = busy().await;
+    for victim in victims(2) {
+        let name = cluster.name(victim).to_owned();
+        let store = cluster.task(victim).store;
+        let kept = store.with_extension("kept");
+        cluster.kill(victim);
+        fs::rename(&store, &kept).unwrap();
+        cluster.launch(victim);
+        let text = cluster.process(victim).refused().await;
+        let own = format!("server `{name}` does not take part in its cluster");
+        check_words(
+            &text,
+            &[&own, "says that the cluster is founded already", "membership change"],
+        );
+        cluster.logged_by_any(&["WARN", &format!("server=\"{name}\""), FOREIGN]).await;
+        write(&cluster, 2).await;
+        // What it should have been started with.
+        cluster.kill(victim);
+        fs::remove_dir_all(&store).unwrap();
+        fs::rename(&kept, &store).unwrap();
+        cluster.start(victim).await;
+        goes_on_with(&mut cluster, victim).await;
+    }
+}
+
+#[tokio::test]
+async fn a_second_process_of_the_same_name_is_refused_and_the_first_goes_on() {
+    let mut cluster = busy().await;
+    let (victim, address) = (0, cluster.address(0));
+    // With the first one's store.
+    let text = Process::start(&cluster.task(victim), &[]).refused().await;
+    let store = cluster.task(victim).store;
+    check_words(&text, &[store.to_str().unwrap(), "in use by another server or process"]);
+    // With a store of its own, at the first one's address.
+    let place = Place::here();
+    let task = impostor(&cluster, victim, &place);
+    let here = Task { listen: address.clone(), ..task.clone() };
+    let text = Process::start(&here, &[]).refused().await;
+    check_words(&text, &["`server1`", &address, "another program has it"]);
+    // With a store and an address of its own.
+    let text = Process::start(&task, &[]).refused().await;
+    check_words(
+        &text,
+        &["`server1` does not take part", "is founded already, and not with this store"],
+    );
+    cluster.logged_by_any(&["WARN", "server=\"server1\"", FOREIGN]).await;
+    goes_on_with(&mut cluster, victim).await;
+}
+
+#[tokio::test]
+async fn two_processes_of_one_name_are_noticed_before_a_cluster_is_founded() {
+    let mut cluster = Cluster::new(3);
+    let place = Place::here();
+    let (witness, victim) = (1, 0);
+    cluster.launch(witness);
+    cluster.launch(victim);
+    let knows = |said: &Said| said.waiting.as_deref() == Some("waiting to hear of server3");
+    cluster.process(witness).until("acquainted with the first", knows).await;
+    let second = Process::start(&impostor(&cluster, victim, &place), &[]);
+    // Who has heard of both cannot know which is right.
+    let text = cluster.process(witness).refused().await;
+    check_words(&text, &["server1 was noted with birth", "two processes run under its name"]);
+    drop(second);
+    // Once there is one, all is well.
+    cluster.kill(witness);
+    cluster.start_all().await;
+    write(&cluster, 1).await;
+}
+
+// -- Clusters --------------------------------------------------------------------------------------
+
+/// Starts somebody in the place of each victim in turn, and waits until he and one of the others have logged that he is
+/// refused: `words` with the victim's name in the place of NAME.
+async fn is_kept_out(
+    mut cluster: Cluster,
+    victims: &[usize],
+    change: impl Fn(&mut Task),
+    [words, own, others]: [&[&str]; 3],
+) {
+    for victim in victims.iter().copied() {
+        let name = cluster.name(victim).to_owned();
+        let of = |side: &[&str]| -> Vec<String> {
+            let all = ["WARN"].iter().chain(words).chain(side);
+            all.map(|text| text.replace("NAME", &name)).collect()
+        };
+        cluster.kill(victim);
+        let mut task = cluster.task(victim);
+        task.store = cluster.directory().join(format!("stranger{victim}"));
+        change(&mut task);
+        let stranger = Process::start(&task, &[]);
+        stranger.logged(&of(own)).await;
+        cluster.logged_by_any(&of(others)).await;
+        assert!(!stranger.said().ready, "it takes part");
+        drop(stranger);
+        // The victim itself is welcome, after whoever came in its name.
+        cluster.start(victim).await;
+        cluster.process(victim).until("with the others", |said| said.leader.is_some()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_of_another_authority_is_refused_on_both_sides() {
+    let cluster = busy().await;
+    let certs = cluster.directory().join("other-certs");
+    certify(&certs, "registers", &["server1".to_owned(), "server3".to_owned()]);
+    let foreign = "was not issued by the authority that server";
+    let words = ["refused", "the certificate of server `", "of cluster `registers`", foreign];
+    let change = |task: &mut Task| task.certs.clone_from(&certs);
+    is_kept_out(cluster, &VICTIMS, change, [&words, &[], &["`NAME`"]]).await;
+}
+
+/// A directory with the certificates of servers of another cluster, by the same authority.
+fn certs_of_another_cluster(cluster: &Cluster) -> PathBuf {
+    let certs = cluster.directory().join("certs");
+    let authority = Authority::load(&certs).unwrap().unwrap();
+    let other = cluster.directory().join("other-certs");
+    for victim in VICTIMS {
+        let name = CertifiedName::server(cluster.name(victim), "ledgers").unwrap();
+        authority.issue(name).unwrap().write_to(&other).unwrap();
+    }
+    fs::copy(certs.join("ca.pem"), other.join("ca.pem")).unwrap();
+    other
+}
+
+#[tokio::test]
+async fn a_server_of_another_cluster_is_refused_on_both_sides_although_the_authority_is_the_same() {
+    let cluster = busy().await;
+    let certs = certs_of_another_cluster(&cluster);
+    let change = |task: &mut Task| {
+        task.certs.clone_from(&certs);
+        "ledgers".clone_into(&mut task.cluster);
+    };
+    let words =
+        ["refused", "of cluster `ledgers`", "of cluster `registers`", "speaks to cluster", "alone"];
+    is_kept_out(cluster, &victims(2), change, [&words, &[], &["`NAME`"]]).await;
+}
+
+#[tokio::test]
+async fn a_server_that_was_told_of_other_founders_is_refused_on_both_sides() {
+    let cluster = busy().await;
+    let change =
+        |task: &mut Task| task.members.push(("server4".to_owned(), "127.0.0.1:1".to_owned()));
+    let words = ["refused", "give both the same cluster name and the same founding members"];
+    is_kept_out(cluster, &victims(0), change, [&words, &[], &["NAME"]]).await;
+}
+
+#[tokio::test]
+async fn a_server_of_another_machine_is_refused_on_both_sides() {
+    let cluster = busy().await;
+    let words = ["refused", "entries are of type", "Increment", "Ask", "run the same machine"];
+    let change = |task: &mut Task| task.other_machine = true;
+    is_kept_out(cluster, &victims(0), change, [&words, &[], &["NAME"]]).await;
+}
+
+// -- Stores ----------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_server_with_the_store_of_another_server_does_not_start() {
+    let mut cluster = busy().await;
+    cluster.kill(0);
+    cluster.kill(2);
+    let task = Task { store: cluster.task(0).store, ..cluster.task(2) };
+    let text = Process::start(&task, &[]).refused().await;
+    let store = task.store.to_str().unwrap();
+    check_words(&text, &["`server3`", store, "belongs to `server1`"]);
+    // Both stores are as they were.
+    cluster.start_all().await;
+    goes_on_with(&mut cluster, 2).await;
+}
+
+#[tokio::test]
+async fn a_server_with_the_store_of_another_cluster_does_not_start() {
+    let mut cluster = busy().await;
+    let mut other = Cluster::started(1).await;
+    other.shut_down(0).await;
+    cluster.kill(0);
+    let task = Task { store: other.task(0).store, ..cluster.task(0) };
+    let text = Process::start(&task, &[]).refused().await;
+    let store = task.store.to_str().unwrap();
+    check_words(&text, &["`server1`", store, "belongs to a cluster that other servers founded"]);
+    cluster.start(0).await;
+    other.start(0).await;
+}
+
+#[tokio::test]
+async fn a_server_with_the_store_of_another_machine_does_not_start() {
+    let mut cluster = busy().await;
+    cluster.kill(2);
+    let task = Task { other_machine: true, ..cluster.task(2) };
+    let text = Process::start(&task, &[]).refused().await;
+    check_words(
+        &text,
+        &["`server3`", "holds entries of type `Ask`, this machine takes `Increment`"],
+    );
+    cluster.start(2).await;
+    goes_on_with(&mut cluster, 2).await;
+}
