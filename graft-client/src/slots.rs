@@ -180,6 +180,8 @@ pub(crate) struct Slots {
     free: Vec<u32>,
     /// No slot is due before this.
     nearest: u64,
+    /// Where a request that knows no leader begins to look for one.
+    first_probe: u16,
 }
 
 /// Never.
@@ -193,6 +195,11 @@ impl Slots {
     /// How many slots are in use.
     pub(crate) fn open(&self) -> usize {
         self.slots.len() - self.free.len()
+    }
+
+    /// From now on the search for a leader begins at the next server.
+    pub(crate) fn begin_elsewhere(&mut self) {
+        self.first_probe = self.first_probe.wrapping_add(1);
     }
 
     pub(crate) fn nearest(&self) -> u64 {
@@ -212,7 +219,7 @@ impl Slots {
         slot.refusal = Refusal::None;
         slot.hops = 0;
         slot.round = 0;
-        slot.probe = 0;
+        slot.probe = self.first_probe;
         slot.server = NodeId(0);
         slot.kind = new.kind;
         slot.payload = new.payload;

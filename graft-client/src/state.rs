@@ -248,6 +248,18 @@ impl State {
         }
     }
 
+    /// A request waited for `server` until its deadline. Where deadlines are shorter than an attempt may
+    /// take, this is all that shows that a server is silent. One such request may have come too late; after a second one
+    /// without a leader's answer in between, another server is asked first.
+    fn doubt(&mut self, server: NodeId) {
+        if self.leader == Some(server) && self.confirmed {
+            self.confirmed = false;
+            return;
+        }
+        self.forget_leader(server);
+        self.slots.begin_elsewhere();
+    }
+
     /// Hands the slot to the driver.
     pub(crate) fn make_ready(&mut self, slot: u32, target: Target, after: &mut After) {
         let ticket = self.slots.ticket(slot);
@@ -375,6 +387,10 @@ impl State {
         let error = deadline_error(entry, opener_refusal, now);
         if entry.role == Role::User {
             self.stats.timeouts += 1;
+        }
+        if matches!(entry.phase, Phase::Sent) {
+            let server = entry.server;
+            self.doubt(server);
         }
         self.finish(slot, Err(error), after);
     }

@@ -391,3 +391,62 @@ fn a_refusal_of_an_earlier_attempt_says_nothing_of_the_one_that_is_out() {
         matches!(running.error(), RequestError::Timeout { outcome: found, .. } if found == outcome)
     );
 }
+
+/// The story: deadlines were shorter than an attempt may take, and the leader fell silent without a word of
+/// it. Every request ended by its deadline before its attempt did, nothing was learned from that, and the next
+/// one went to the same server, for ever. The simulator found it.
+#[test]
+fn requests_shorter_than_an_attempt_leave_a_leader_that_is_silent() {
+    let bench = Bench::with_session(ClientConfig::default());
+    for text in ["one", "two"] {
+        let running = bench.runtime.start(bench.request(text).deadline(ms(500)));
+        bench.runtime.settle();
+        assert_eq!(bench.link.take_one().to, A);
+        bench.runtime.advance(ms(520));
+        assert_eq!(running.error().outcome(), Outcome::Unknown);
+    }
+    let running = bench.start("three");
+    bench.runtime.settle();
+    let elsewhere = bench.link.take_one();
+    assert_ne!(elsewhere.to, A);
+    bench.link.apply(&elsewhere, b"");
+    bench.runtime.settle();
+    assert!(running.result().is_some());
+    assert_eq!(bench.client.leader(), Some(elsewhere.to));
+}
+
+#[test]
+fn a_leader_that_answers_others_is_not_doubted_for_a_deadline() {
+    let bench = Bench::with_session(ClientConfig::default());
+    for text in ["one", "two", "three"] {
+        let late = bench.runtime.start(bench.request(text).deadline(ms(20)));
+        bench.runtime.settle();
+        assert_eq!(bench.link.take_one().to, A);
+        bench.runtime.advance(ms(40));
+        assert_eq!(late.error().outcome(), Outcome::Unknown);
+        let answered = bench.start(text);
+        bench.runtime.settle();
+        let sent = bench.link.take_one();
+        assert_eq!(sent.to, A);
+        bench.link.apply(&sent, b"");
+        bench.runtime.settle();
+        assert!(answered.result().is_some());
+    }
+}
+
+/// The same where the session is to be opened: its opening ends by the deadline of requests.
+#[test]
+fn a_session_is_opened_elsewhere_where_the_first_server_is_silent() {
+    let config =
+        ClientConfig { deadline: ms(500), attempt_timeout: ms(5_000), ..Default::default() };
+    let bench = Bench::with(config);
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        let running = bench.start("x");
+        bench.runtime.settle();
+        asked.push(bench.link.take_one().to);
+        bench.runtime.advance(ms(520));
+        assert!(running.result().is_some());
+    }
+    assert_eq!(asked, [A, B, C]);
+}
