@@ -115,7 +115,7 @@ pub use messages::Counters;
 pub use mutants::Mutant;
 #[cfg(not(any(test, feature = "mutants")))]
 use mutants::Mutant;
-pub use status::{PeerStatus, RoleName, Status};
+pub use status::{PeerStatus, RoleName, Status, Vitals};
 
 use crate::{Entries, HardState, Index, LogId, Membership, NodeId, PeerEnvelope, Recovered, Term};
 use applying::LoadFor;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Counters, Raft, Role, progress::ProgressState};
-use crate::{Index, LogId, Membership, NodeId, Term};
+use crate::{HardState, Index, LogId, Membership, NodeId, Term};
 
 /// What a server is and knows, at one moment.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,6 +43,38 @@ pub struct Status {
     pub membership: Arc<Membership>,
     /// What was dropped at the door.
     pub counters: Counters,
+}
+
+/// The part of [`Status`] that costs nothing to look at, for whoever looks after every turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Vitals {
+    /// What the server is.
+    pub role: RoleName,
+    /// Its term and vote, durable or not. `commit` is what its store was told last.
+    pub hard_state: HardState,
+    /// What of that is durable.
+    pub durable_hard_state: HardState,
+    /// The leader, if known.
+    pub leader: Option<NodeId>,
+    /// The last entry of its log.
+    pub last: LogId,
+    /// How much of its log is durable.
+    pub durable: Index,
+    /// How much it knows to be committed.
+    pub commit_index: Index,
+    /// How much its machine has been given.
+    pub apply_issued: Index,
+    /// How much its machine has applied.
+    pub last_applied: Index,
+    /// Whether its disk has stopped answering.
+    pub stalled: bool,
+    /// How many proposals wait for their entries to be applied, if it leads.
+    pub open_proposals: usize,
+    /// How many bytes of its log are not committed.
+    pub uncommitted_bytes: usize,
+    /// How many bytes of its log are committed and not applied.
+    pub unapplied_bytes: usize,
 }
 
 /// A role, without what it holds.
@@ -122,6 +154,30 @@ impl Raft {
             transfer: leading.and_then(|leader| leader.transfer).map(|transfer| transfer.to),
             membership: Arc::clone(self.membership()),
             counters: self.counters,
+        }
+    }
+
+    /// The numbers of this server as they are now.
+    #[must_use]
+    pub fn vitals(&self) -> Vitals {
+        let open = match &self.role {
+            Role::Leader(leader) => leader.open.len(),
+            _ => 0,
+        };
+        Vitals {
+            role: self.role_name(),
+            hard_state: self.hard_state,
+            durable_hard_state: self.durability.hard_state,
+            leader: self.leader(),
+            last: self.log.last(),
+            durable: self.durability.durable,
+            commit_index: self.commit_index,
+            apply_issued: self.apply_issued,
+            last_applied: self.applied,
+            stalled: self.stalled,
+            open_proposals: open,
+            uncommitted_bytes: self.uncommitted_bytes(),
+            unapplied_bytes: self.unapplied_bytes(),
         }
     }
 
