@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use graft_core::raft::PeerStatus;
+use graft_core::{NodeId, raft::PeerStatus};
 
 use crate::{Overview, Role, ServerName, SupervisorError, cluster::Cluster, server::Server};
 
@@ -173,6 +173,27 @@ impl Cluster {
         let leads = |cluster: &Self| (cluster.known_leader() == Some(to)).then_some(());
         let took_over = self.wait_until(patience, leads).await;
         took_over.ok_or_else(|| {
+            failed(format!("it did not take over within {patience:?}: its log may be behind"))
+        })
+    }
+
+    /// Hands the leadership of server `at` to the member called `name`, which runs elsewhere, and waits until
+    /// it is known to lead.
+    pub(crate) async fn hand_over_to(&self, at: usize, name: &str) -> Result<(), SupervisorError> {
+        let target = ServerName::from(name);
+        let failed = |reason: String| SupervisorError::Transfer { to: target.clone(), reason };
+        let server = self.server(at);
+        let Some(handle) = server.handle() else {
+            return Err(SupervisorError::NotRunning { name: server.name().clone() });
+        };
+        let order = handle.transfer(NodeId::of_name(name)).await;
+        order.map_err(|error| failed(error.to_string()))?;
+        let patience = self.config().election_timeout.end().saturating_mul(2);
+        let led = |cluster: &Self| {
+            let leader = cluster.server(at).overview().leader;
+            (leader.as_ref() == Some(&target)).then_some(())
+        };
+        self.wait_until(patience, led).await.ok_or_else(|| {
             failed(format!("it did not take over within {patience:?}: its log may be behind"))
         })
     }

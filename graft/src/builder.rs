@@ -14,6 +14,7 @@ use crate::{
     Config, Init, Machine, ServerName, StartError, Supervisor,
     adaptor::Adaptor,
     cluster::{CloseOnDrop, Cluster, ClusterParts, EntryType, Make, Scope, check_names},
+    embedding::Embedding,
     registry,
     store::{LogStore, StoreError},
     transport::HubPort,
@@ -123,6 +124,7 @@ impl ClusterBuilder {
             port: Arc::new(HubPort::new(&runtime)),
             runtime,
             servers: self.servers,
+            embedding: Embedding::default(),
         })?;
         let cluster = Arc::new(cluster);
         // Until all is done, dropping this undoes what was done: also where the caller stops waiting.

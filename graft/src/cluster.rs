@@ -19,6 +19,7 @@ use crate::{
     Config, Entry, InitError, RequestError, ServerData, ServerName, StartError, adaptor,
     builder::OpenStore,
     data::{Describe, LINES, ServerState},
+    embedding::Embedding,
     founding::{self, Founder},
     members::{Announcer, Members},
     panics,
@@ -38,6 +39,7 @@ pub(crate) struct Cluster {
     make: Box<Make>,
     runtime: Arc<dyn Runtime>,
     port: Arc<dyn Port>,
+    embedding: Embedding,
     client: Client,
     members: Arc<Members>,
     scope: Scope,
@@ -106,12 +108,23 @@ pub(crate) struct ClusterParts {
     pub(crate) make: Box<Make>,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) port: Arc<dyn Port>,
+    pub(crate) embedding: Embedding,
 }
 
 impl Cluster {
     pub(crate) fn new(parts: ClusterParts) -> Result<Self, StartError> {
-        let ClusterParts { servers, members, id, scope, config, entry, make, runtime, port } =
-            parts;
+        let ClusterParts {
+            servers,
+            members,
+            id,
+            scope,
+            config,
+            entry,
+            make,
+            runtime,
+            port,
+            embedding,
+        } = parts;
         let client = Client::new(port.link(), Arc::clone(&runtime), config.for_client())
             .map_err(|error| config.refused_by_client(&error))?;
         Ok(Self {
@@ -124,6 +137,7 @@ impl Cluster {
             make,
             runtime,
             port,
+            embedding,
             client,
             claim: Mutex::new(None),
             closed: watch::Sender::new(false),
@@ -244,8 +258,10 @@ impl Cluster {
         };
         let place = store.place();
         let transport: Arc<dyn Transport> = self.port.transport(server.node());
+        let mut config = self.config.for_node(server.node(), self.id, self.runtime.random());
+        self.embedding.tune(&mut config);
         let parts = NodeParts {
-            config: self.config.for_node(server.node(), self.id, self.runtime.random()),
+            config,
             store,
             transport: Arc::clone(&transport),
             machine,
@@ -260,13 +276,14 @@ impl Cluster {
     }
 
     fn observer(&self) -> Option<Box<dyn Observer>> {
-        match self.scope {
+        let own: Option<Box<dyn Observer>> = match self.scope {
             Scope::Process => None,
             Scope::Machines => {
                 let (port, members) = (Arc::clone(&self.port), Arc::clone(&self.members));
                 Some(Box::new(Announcer::new(port, members)))
             }
-        }
+        };
+        self.embedding.observer(own)
     }
 
     fn make_machine(&self) -> Result<Box<dyn StateMachine>, InitError> {

@@ -78,6 +78,7 @@ mod client;
 mod cluster;
 mod config;
 mod data;
+mod embedding;
 mod encode;
 mod entry;
 mod error;

@@ -84,6 +84,19 @@ impl<M: Machine> Server<M> {
         }
     }
 
+    /// Hands leadership from this server, which must lead, to the member called `to`, and returns when that is
+    /// known to lead. Requests wait meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`SupervisorError`] says why it does not lead; then whoever led goes on.
+    pub async fn transfer_leadership(
+        &self,
+        to: impl AsRef<str> + Send,
+    ) -> Result<(), SupervisorError> {
+        self.cluster.hand_over_to(HERE, to.as_ref()).await
+    }
+
     /// Starts it anew from its store, after stopping it where it runs: after a failure that was mended.
     ///
     /// # Errors

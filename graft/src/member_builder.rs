@@ -2,7 +2,10 @@
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
-use graft_core::{ClusterId, Epoch, NodeId, Runtime};
+use graft_core::{
+    ClusterId, Epoch, NodeId, Runtime,
+    node::{NodeConfig, Observer},
+};
 
 use crate::{
     Config, FoundingProgress, Init, Machine, Server, ServerName, StartError,
@@ -10,6 +13,7 @@ use crate::{
     birth::{Birthplace, OnWaiting},
     builder::around_here,
     cluster::{CloseOnDrop, Cluster, ClusterParts, EntryType, Make, Scope, check_names},
+    embedding::Embedding,
     registry,
     store::LogStore,
     transport::{Local, Network},
@@ -58,6 +62,8 @@ pub struct ServerBuilder {
     config: Config,
     patience: Option<Duration>,
     on_waiting: Option<Box<OnWaiting>>,
+    runtime: Option<Arc<dyn Runtime>>,
+    embedding: Embedding,
 }
 
 impl ServerBuilder {
@@ -71,6 +77,8 @@ impl ServerBuilder {
             config: Config::default(),
             patience: None,
             on_waiting: None,
+            runtime: None,
+            embedding: Embedding::default(),
         }
     }
 
@@ -126,6 +134,31 @@ impl ServerBuilder {
         self
     }
 
+    /// Where it takes time and tasks from, instead of the tokio runtime of the caller: for those who embed
+    /// it in a runtime or a simulator of their own. Its name is then known to nobody else in the
+    /// process: ask it by [`Server::request`].
+    pub fn runtime(mut self, runtime: Arc<dyn Runtime>) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
+    /// Called before each run of the server, the restarts after a panic included, with the numbers that
+    /// [`Config`] comes to: for those that have no place there. What is out of range refuses the start.
+    pub fn tune(mut self, tune: impl Fn(&mut NodeConfig) + Send + Sync + 'static) -> Self {
+        self.embedding.tune = Some(Box::new(tune));
+        self
+    }
+
+    /// Makes an observer for each run of the server, which sees its state after every turn: the hook for
+    /// invariants and metrics.
+    pub fn observer(
+        mut self,
+        make: impl Fn() -> Box<dyn Observer> + Send + Sync + 'static,
+    ) -> Self {
+        self.embedding.observe = Some(Box::new(make));
+        self
+    }
+
     /// Starts the server. On the first start of the cluster that takes until all founders have met; later
     /// it goes on from its log, and returns whether or not the others are there.
     ///
@@ -148,7 +181,10 @@ impl ServerBuilder {
         entry: EntryType,
         make: Box<Make>,
     ) -> Result<Arc<Cluster>, StartError> {
-        let (home, runtime) = around_here()?;
+        let (home, runtime) = match self.runtime {
+            Some(own) => (None, own),
+            None => around_here().map(|(home, runtime)| (Some(home), runtime))?,
+        };
         let names: Vec<ServerName> = self.members.iter().map(|(name, _)| name.clone()).collect();
         check_names(&names)?;
         if !names.contains(&self.name) {
@@ -174,10 +210,13 @@ impl ServerBuilder {
             make,
             runtime,
             port,
+            embedding: self.embedding,
         })?);
         // Until all is done, dropping this undoes what was done: also where the caller stops waiting.
         let begun = CloseOnDrop::new(Arc::clone(&cluster));
-        cluster.keep(registry::claim(home, &cluster)?);
+        if let Some(home) = home {
+            cluster.keep(registry::claim(home, &cluster)?);
+        }
         cluster.server(0).set_store(store.into());
         let place = Birthplace {
             members: self.members,

@@ -43,8 +43,9 @@ impl<E: Entry> Request<E> {
         Self::by(cluster.client(), cluster.config().max_entry_bytes, entry)
     }
 
-    /// A request by way of this client, of at most `limit` bytes of archive.
-    pub(crate) fn by(client: &graft_client::Client, limit: usize, entry: &E) -> Self {
+    /// A request by way of a client that you made yourself, over a [`Link`](graft_core::Link) of your own; an
+    /// entry whose archive has more than `limit` bytes is refused. Everywhere else there is a shorter way.
+    pub fn by(client: &graft_client::Client, limit: usize, entry: &E) -> Self {
         match encode(entry, limit) {
             Ok(body) => {
                 let options = RequestOptions::new(E::VERSION);
