@@ -18,9 +18,9 @@ use std::{
 
 use bytes::Bytes;
 use graft_core::{
-    ClientRequest, ClusterId, Command, CommandCheck, EntryKind, Epoch, GroupId, Inbox, InboxLimits,
-    LeaderHint, Link, LogStore, Membership, NodeId, RejectReason, Replies, Reply, RestoreError,
-    Runtime, SnapshotSource, SnapshotStream, StateMachine, Transport, Undecodable,
+    Birth, ClientRequest, ClusterId, Command, CommandCheck, EntryKind, Epoch, GroupId, Inbox,
+    InboxLimits, LeaderHint, Link, LogStore, Membership, NodeId, RejectReason, Replies, Reply,
+    RestoreError, Runtime, SnapshotSource, SnapshotStream, StateMachine, Transport, Undecodable,
     founding::{
         Described, Founded, FoundingError, FoundingParts, FoundingRefusal, Progress, found,
     },
@@ -105,6 +105,7 @@ impl World {
 
     fn parts(&self, at: usize) -> FoundingParts {
         let own = Described {
+            birth: Birth::Founder,
             name: NAMES[at].into(),
             node: id(at),
             cluster: ClusterId::of("numbers", &NAMES),

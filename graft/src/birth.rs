@@ -3,12 +3,12 @@
 use std::{future::poll_fn, ops::ControlFlow, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use graft_core::{
-    Epoch, GroupId, Incarnation, Membership, NodeId, NodeInfo, Term,
+    Birth, Epoch, GroupId, Incarnation, Membership, NodeId, NodeInfo, Term,
     founding::{Described, FoundingError, FoundingParts, Progress, found, give_birth},
 };
 use tokio::sync::watch;
 
-use crate::{ServerName, StartError, cluster::Cluster, transport::View};
+use crate::{ServerName, StartError, cluster::Cluster, store::LogStore, transport::View};
 
 /// How often a founder says where it is: a founding takes a few of these after the last has come.
 const REPORTS: Duration = Duration::from_millis(100);
@@ -20,12 +20,21 @@ pub(crate) type OnWaiting = dyn Fn(&Progress) + Send + Sync;
 pub(crate) struct Birthplace {
     /// All founders, and where each is reached.
     pub(crate) members: Vec<(ServerName, String)>,
+    /// Where this server is reached, if it is no founder.
+    pub(crate) joins_at: Option<String>,
     pub(crate) patience: Option<Duration>,
     pub(crate) on_waiting: Option<Box<OnWaiting>>,
 }
 
 impl Birthplace {
+    fn birth(&self) -> Birth {
+        if self.joins_at.is_some() { Birth::Joiner } else { Birth::Founder }
+    }
+
     fn address_of(&self, name: &ServerName) -> String {
+        if let Some(address) = &self.joins_at {
+            return address.clone();
+        }
         let own = self.members.iter().find(|(other, _)| other == name);
         own.map(|(_, address)| address.clone()).unwrap_or_default()
     }
@@ -69,7 +78,7 @@ impl Cluster {
             return Err(StartError::StoreClosed { server: name });
         };
         let failed = |error| StartError::of_founding(name.clone(), error);
-        let own = self.described(&place.address_of(&name), &name, node);
+        let own = self.described(&place.address_of(&name), &name, place.birth());
         let born = give_birth(&*store, &own, &**self.runtime()).await.map_err(failed)?;
         let incarnation = born.identity.incarnation;
         self.port().on_birth(incarnation);
@@ -81,6 +90,28 @@ impl Cluster {
             None => place.listed(node, incarnation),
         };
         self.port().on_view(&View { members: Arc::new(members), leader: None, term: Term(0) });
+        if place.birth() == Birth::Founder {
+            self.found_alone(own, store, place).await?;
+        } else {
+            tracing::info!(
+                node = %name, birth = %incarnation,
+                "joins: it follows and votes once a membership change has named it"
+            );
+        }
+        let opened = self.open(0).await?;
+        self.launch(0, opened);
+        self.keep_alive();
+        Ok(())
+    }
+
+    async fn found_alone(
+        &self,
+        own: Described,
+        store: Arc<dyn LogStore>,
+        place: Birthplace,
+    ) -> Result<(), StartError> {
+        let server = self.server(0);
+        let failed = |error| StartError::of_founding(server.name().clone(), error);
         let (progress, watching) = watch::channel(Progress::default());
         let founders = place.members.iter();
         let parts = FoundingParts {
@@ -89,24 +120,22 @@ impl Cluster {
                 .map(|(name, _)| (NodeId::of_name(name.as_str()), name.to_string()))
                 .collect(),
             store,
-            transport: self.port().transport(node),
+            transport: self.port().transport(server.node()),
             runtime: Arc::clone(self.runtime()),
             interval: REPORTS,
             timeout: place.patience,
             progress: Some(progress),
         };
         let founding = found(parts);
-        told_of(founding, watching, place.on_waiting.as_deref()).await.map_err(failed)?;
-        let opened = self.open(0).await?;
-        self.launch(0, opened);
-        self.keep_alive();
-        Ok(())
+        let founded = told_of(founding, watching, place.on_waiting.as_deref()).await;
+        founded.map(drop).map_err(failed)
     }
 
-    fn described(&self, address: &str, name: &ServerName, node: NodeId) -> Described {
+    fn described(&self, address: &str, name: &ServerName, birth: Birth) -> Described {
         Described {
             name: name.to_string(),
-            node,
+            node: NodeId::of_name(name.as_str()),
+            birth,
             cluster: self.id(),
             epoch: Epoch(0),
             group: GroupId(0),

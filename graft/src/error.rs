@@ -137,7 +137,8 @@ pub enum StartError {
     },
     /// A server across machines is not among its own members.
     #[error(
-        "`{server}` is none of the members given ({}): name all founders of the cluster, this server among them",
+        "`{server}` is none of the members given ({}): name all founders of the cluster, this server among \
+         them, or say `.join(address)` if others founded it",
         list(members)
     )]
     NotAMember {
@@ -145,6 +146,15 @@ pub enum StartError {
         server: ServerName,
         /// The members given.
         members: Vec<ServerName>,
+    },
+    /// A server is to join a cluster that it is a founder of.
+    #[error(
+        "server `{server}` is to join, and it is one of the founders given: leave out `.join(..)`, or take it off the \
+         founders if others founded the cluster without it"
+    )]
+    FounderJoins {
+        /// The server.
+        server: ServerName,
     },
     /// A server across machines was given no store.
     #[error(

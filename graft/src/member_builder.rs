@@ -57,6 +57,7 @@ pub struct ServerBuilder {
     name: ServerName,
     cluster: String,
     members: Vec<(ServerName, String)>,
+    joins_at: Option<String>,
     store: Option<Box<dyn LogStore>>,
     network: Option<Box<dyn Network>>,
     config: Config,
@@ -72,6 +73,7 @@ impl ServerBuilder {
             name,
             cluster: UNNAMED.to_owned(),
             members: Vec::new(),
+            joins_at: None,
             store: None,
             network: None,
             config: Config::default(),
@@ -99,6 +101,16 @@ impl ServerBuilder {
     ) -> Self {
         let members = members.into_iter();
         self.members = members.map(|(name, address)| (name.into(), address.into())).collect();
+        self
+    }
+
+    /// Makes it join a cluster that others have founded: those that [`members`](Self::members) names, to which it
+    /// does not belong. `address` is where it is reached itself.
+    ///
+    /// It starts at once, passes requests on, and takes part in nothing until a membership change names its
+    /// store's birth: until then it gives no votes and asks for none. Say so at each of its starts.
+    pub fn join(mut self, address: impl Into<String>) -> Self {
+        self.joins_at = Some(address.into());
         self
     }
 
@@ -187,8 +199,12 @@ impl ServerBuilder {
         };
         let names: Vec<ServerName> = self.members.iter().map(|(name, _)| name.clone()).collect();
         check_names(&names)?;
-        if !names.contains(&self.name) {
-            return Err(StartError::NotAMember { server: self.name, members: names });
+        match (names.contains(&self.name), &self.joins_at) {
+            (true, None) | (false, Some(_)) => {}
+            (false, None) => {
+                return Err(StartError::NotAMember { server: self.name, members: names });
+            }
+            (true, Some(_)) => return Err(StartError::FounderJoins { server: self.name }),
         }
         self.config.validate()?;
         let server = || self.name.clone();
@@ -220,6 +236,7 @@ impl ServerBuilder {
         cluster.server(0).set_store(store.into());
         let place = Birthplace {
             members: self.members,
+            joins_at: self.joins_at,
             patience: self.patience,
             on_waiting: self.on_waiting,
         };

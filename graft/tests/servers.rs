@@ -187,3 +187,48 @@ async fn what_a_server_leads_it_says() {
     soon(leading.restart()).await.unwrap();
     assert_eq!(soon(leading.request(add("a"))).await.unwrap(), ["a"]);
 }
+
+/// Far longer than a server that may campaign waits for a leader.
+const LONG: Duration = Duration::from_secs(60);
+
+#[tokio::test(start_paused = true)]
+async fn a_joiner_passes_requests_on_and_neither_votes_nor_campaigns() {
+    let place = Place::default();
+    let founders = place.start_all().await;
+    assert_eq!(soon(founders[0].request(add("a"))).await.unwrap(), ["a"]);
+    let term = founders[0].watch().borrow().term;
+    let join = || place.server("server4").join("four");
+    let joiner = soon(join().start(Notes::default)).await.unwrap();
+    assert_eq!(soon(joiner.request(add("b"))).await.unwrap(), ["a", "b"]);
+    tokio::time::sleep(LONG).await;
+    let idle =
+        |overview: &graft::Overview| (overview.role, overview.term) == (Some(Role::Follower), 0);
+    assert!(idle(&joiner.watch().borrow()), "{:?}", joiner.watch().borrow());
+    assert_eq!(founders[0].watch().borrow().term, term, "nobody was disturbed");
+    // It is one of two that are left, and its vote would make a quorum of nobody's.
+    let [one, two, three] = founders;
+    soon(two.shutdown()).await;
+    soon(three.shutdown()).await;
+    tokio::time::sleep(LONG).await;
+    assert!(idle(&joiner.watch().borrow()), "{:?}", joiner.watch().borrow());
+    assert_eq!(one.watch().borrow().leader, None);
+    // Its store stays a joiner's.
+    soon(joiner.shutdown()).await;
+    let joiner = soon(join().start(Notes::default)).await.unwrap();
+    tokio::time::sleep(LONG).await;
+    assert!(idle(&joiner.watch().borrow()), "{:?}", joiner.watch().borrow());
+}
+
+#[tokio::test]
+async fn who_founds_does_not_join_and_who_joins_does_not_found() {
+    let place = Place::default();
+    let (error, text) = refusal(place.server("server1").join("one")).await;
+    assert!(matches!(error, StartError::FounderJoins { .. }), "{text}");
+    assert!(text.contains("`server1`") && text.contains("founders"), "{text}");
+    let joiner = soon(place.server("server4").join("four").start(Notes::default)).await.unwrap();
+    soon(joiner.shutdown()).await;
+    let members = MEMBERS.into_iter().chain([("server4", "four")]);
+    // Another founding list is another cluster already.
+    let (error, text) = refusal(place.server("server4").members(members)).await;
+    assert!(matches!(error, StartError::WrongCluster { .. }), "{text}");
+}

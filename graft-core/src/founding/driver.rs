@@ -25,6 +25,8 @@ pub struct Described {
     pub epoch: Epoch,
     /// The group; 0 today.
     pub group: GroupId,
+    /// Whether it founds the cluster or joins one that is founded.
+    pub birth: Birth,
     /// The name of the entry type of its machine.
     pub machine: String,
     /// The fingerprint of the format in which commands are archived.
@@ -136,7 +138,7 @@ impl fmt::Debug for FoundingParts {
     }
 }
 
-/// Sees to it that the store has a birth as a founder, and says what it holds. An empty one is given a
+/// Sees to it that the store has a birth, as a founder or as a joiner, and says what it holds. An empty one is given a
 /// random birth; one that has an identity keeps it. Whoever must state the birth before it can
 /// reach the others calls this first; [`found`] then goes on with it.
 ///
@@ -167,7 +169,7 @@ pub async fn give_birth(
         name: own.name.clone(),
         // Zero means that a birth is not known.
         incarnation: Incarnation(runtime.random().max(1)),
-        birth: Birth::Founder,
+        birth: own.birth,
         machine: own.machine.clone(),
         format: own.format,
     };
@@ -188,6 +190,10 @@ pub async fn give_birth(
 /// # Errors
 ///
 /// [`FoundingError`]. Nothing has been written to the log then.
+///
+/// # Panics
+///
+/// Where the server is described as a joiner: it has nothing to found.
 pub async fn found(parts: FoundingParts) -> Result<Founded, FoundingError> {
     let transport = Arc::clone(&parts.transport);
     let runtime = Arc::clone(&parts.runtime);
@@ -203,6 +209,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 async fn found_by(parts: FoundingParts) -> Result<Founded, FoundingError> {
     let FoundingParts { own, founders, store, transport, runtime, .. } = &parts;
+    assert_eq!(own.birth, Birth::Founder, "a joiner founds nothing");
     let Born { identity, membership } = give_birth(&**store, own, &**runtime).await?;
     if let Some(membership) = membership {
         return Ok(Founded { identity, membership, newly: false });
@@ -268,7 +275,7 @@ fn check_identity(
         ("epoch", found.epoch.to_string(), own.epoch.to_string()),
         ("server", found.name.clone(), own.name.clone()),
         ("number", found.node.to_string(), own.node.to_string()),
-        ("birth", format!("{:?}", found.birth), format!("{:?}", Birth::Founder)),
+        ("birth", format!("{:?}", found.birth), format!("{:?}", own.birth)),
         ("machine", found.machine.clone(), own.machine.clone()),
         ("format", hex(found.format), hex(own.format)),
     ];
