@@ -8,7 +8,7 @@ use std::{
 
 use tokio::runtime::{Builder, Runtime};
 
-use crate::{Deployment, Measurement, Workload};
+use crate::{Caller as _, Deployment, Measurement, Workload};
 
 /// Something that can be measured beside others.
 pub trait Contender {
@@ -144,7 +144,7 @@ impl<D: Deployment> Contender for Bench<D> {
     }
 
     fn run(&self, flavour: Flavour, workload: Workload) -> Result<Measurement, Failure> {
-        let stage = Stage::<D>::set(flavour)?;
+        let stage = Stage::<D>::set(flavour, workload.in_all())?;
         stage.drive(workload.warm_up())?;
         let measurement = stage.drive(workload)?;
         stage.clear()?;
@@ -152,8 +152,9 @@ impl<D: Deployment> Contender for Bench<D> {
     }
 
     fn grow(&self, flavour: Flavour, plan: &GrowthPlan) -> Result<Growth, Failure> {
-        let stage = Stage::<D>::set(flavour)?;
-        let of = |operations| Workload { clients: plan.clients, operations };
+        let of = |operations| Workload { clients: plan.clients, operations, payload: 0 };
+        let last = plan.entries.last().copied().unwrap_or_default();
+        let stage = Stage::<D>::set(flavour, of(last + plan.window * plan.windows))?;
         let mut length = 0;
         let mut windows = Vec::with_capacity(plan.entries.len());
         for &mark in &plan.entries {
@@ -171,16 +172,17 @@ impl<D: Deployment> Contender for Bench<D> {
     }
 }
 
-/// A deployment on its runtimes.
-struct Stage<D> {
+/// A deployment on its runtimes, and a client of it.
+struct Stage<D: Deployment> {
     servers: Runtime,
     /// Where clients run; `None`: with the servers.
     clients: Option<Runtime>,
     deployment: D,
+    caller: D::Caller,
 }
 
 impl<D: Deployment> Stage<D> {
-    fn set(flavour: Flavour) -> Result<Self, Failure> {
+    fn set(flavour: Flavour, work: Workload) -> Result<Self, Failure> {
         let single = || Builder::new_current_thread().enable_all().build();
         let multi =
             |workers| Builder::new_multi_thread().worker_threads(workers).enable_all().build();
@@ -191,18 +193,21 @@ impl<D: Deployment> Stage<D> {
         };
         let servers = servers.map_err(Failure::Runtime)?;
         let clients = clients.transpose().map_err(Failure::Runtime)?;
-        let founding = servers.spawn(D::found());
+        let founding = servers.spawn(D::found(work));
         let deployment =
             servers.block_on(founding).map_err(|error| Failure::of(D::NAME, error))??;
-        Ok(Self { servers, clients, deployment })
+        let connecting = deployment.connect();
+        let caller = clients.as_ref().unwrap_or(&servers).block_on(connecting)?;
+        Ok(Self { servers, clients, deployment, caller })
     }
 
     fn drive(&self, workload: Workload) -> Result<Measurement, Failure> {
         let runtime = self.clients.as_ref().unwrap_or(&self.servers);
-        runtime.block_on(workload.drive(&self.deployment))
+        runtime.block_on(workload.drive::<D>(&self.caller))
     }
 
     fn clear(self) -> Result<(), Failure> {
+        self.clients.as_ref().unwrap_or(&self.servers).block_on(self.caller.leave());
         let closing = self.servers.spawn(self.deployment.close());
         self.servers.block_on(closing).map_err(|error| Failure::of(D::NAME, error))?;
         // A task that does not end must not hold up the next contender.
@@ -214,35 +219,56 @@ impl<D: Deployment> Stage<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contenders;
+    use crate::contenders::{Field, Network, Store};
 
     /// Small enough for a debug build, large enough that every client has work.
-    const WORKLOAD: Workload = Workload { clients: 16, operations: 500 };
+    const WORKLOAD: Workload = Workload { clients: 16, operations: 500, payload: 0 };
+
+    fn field(store: Store, network: Network) -> Vec<Box<dyn Contender>> {
+        let field = Field { store, network, filled: false };
+        field.graft().into_iter().chain(field.others()).collect()
+    }
 
     #[test]
     fn every_contender_finishes_under_every_flavour() {
-        for contender in contenders::all() {
-            for flavour in Flavour::all(2) {
-                let measurement = contender.run(flavour, WORKLOAD).unwrap();
-                assert_eq!(measurement.workload, WORKLOAD);
-                assert!(measurement.p50 > Duration::ZERO && measurement.p50 <= measurement.p99);
+        for network in [Network::Memory, Network::Quic] {
+            for contender in field(Store::Memory, network) {
+                for flavour in Flavour::all(2) {
+                    let measurement = contender.run(flavour, WORKLOAD).unwrap();
+                    assert_eq!(measurement.workload, WORKLOAD);
+                    assert!(measurement.p50 > Duration::ZERO && measurement.p50 <= measurement.p99);
+                }
             }
         }
     }
 
     #[test]
     fn every_contender_on_a_disk_finishes() {
-        let all = contenders::graft_on_disk().into_iter().chain(contenders::baselines_on_disk());
-        for contender in all {
-            let measurement = contender.run(Flavour::Shared { workers: 2 }, WORKLOAD).unwrap();
-            assert_eq!(measurement.workload, WORKLOAD);
+        for network in [Network::Memory, Network::Quic] {
+            for contender in field(Store::Redb, network) {
+                let measurement = contender.run(Flavour::Shared { workers: 2 }, WORKLOAD).unwrap();
+                assert_eq!(measurement.workload, WORKLOAD);
+            }
+        }
+    }
+
+    #[test]
+    fn commands_may_be_filled() {
+        for field in Field::all().into_iter().filter(|field| field.filled) {
+            for payload in [1024, 64 << 10] {
+                let workload = Workload { clients: 8, operations: 64, payload };
+                for contender in field.graft().into_iter().chain(field.others()) {
+                    let measurement = contender.run(Flavour::Single, workload).unwrap();
+                    assert_eq!(measurement.workload, workload);
+                }
+            }
         }
     }
 
     #[test]
     fn growth_measures_every_length_that_was_asked_for() {
         let plan = GrowthPlan { clients: 4, entries: vec![100, 300], window: 50, windows: 3 };
-        for contender in contenders::all() {
+        for contender in field(Store::Memory, Network::Memory) {
             let growth = contender.grow(Flavour::Single, &plan).unwrap();
             let counts: Vec<usize> = growth.windows.iter().map(Vec::len).collect();
             assert_eq!(counts, [3, 3]);

@@ -18,20 +18,26 @@ pub trait Deployment: Send + Sync + Sized + 'static {
     /// Its clients.
     type Caller: Caller;
 
-    /// Starts the servers on the current runtime and waits for a leader.
-    fn found() -> impl Future<Output = Result<Self, Failure>> + Send;
+    /// Starts the servers on the current runtime and waits for a leader. About so much will be asked of
+    /// them.
+    fn found(work: Workload) -> impl Future<Output = Result<Self, Failure>> + Send;
 
-    /// One more client.
-    fn caller(&self) -> Self::Caller;
+    /// A client on the current runtime.
+    fn connect(&self) -> impl Future<Output = Result<Self::Caller, Failure>> + Send;
 
     /// Stops the servers.
     fn close(self) -> impl Future<Output = ()> + Send;
 }
 
-/// A client.
-pub trait Caller: Send + 'static {
-    /// Sends one empty command and waits for its answer: applied, on a quorum.
+/// A client. Its clones share whatever it takes to reach the servers, as the tasks of a program do.
+pub trait Caller: Clone + Send + 'static {
+    /// Sends one command and waits for its answer: applied, on a quorum.
     fn call(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Lets go of what it shared with its clones, which are gone already.
+    fn leave(self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 }
 
 /// How much to do.
@@ -41,6 +47,8 @@ pub struct Workload {
     pub clients: usize,
     /// How many requests all of them send together.
     pub operations: usize,
+    /// How many bytes each of these carries beside its header.
+    pub payload: usize,
 }
 
 impl Workload {
@@ -50,19 +58,27 @@ impl Workload {
     /// Nothing measured here takes nearly as long; what does is stuck.
     const DEADLINE: Duration = Duration::from_secs(120);
 
-    /// Enough to fill pools, queues and caches before anything is measured.
+    /// With its warm-up.
     #[must_use]
-    pub const fn warm_up(self) -> Self {
-        Self { clients: self.clients, operations: 2_000 + 2 * self.clients }
+    pub fn in_all(self) -> Self {
+        Self { operations: self.operations + self.warm_up().operations, ..self }
     }
 
-    /// Drives `deployment` from tasks of the current runtime.
+    /// Enough to fill pools, queues and caches before anything is measured, and never more than a
+    /// quarter of that.
+    #[must_use]
+    pub fn warm_up(self) -> Self {
+        let enough = 2_000 + 2 * self.clients;
+        Self { operations: enough.min(self.operations.div_ceil(4)), ..self }
+    }
+
+    /// Drives clones of `caller`, a client of the deployment `D`, in tasks of the current runtime.
     ///
     /// # Errors
     ///
     /// The first failure of a client, or that the work is not done within two minutes.
-    pub async fn drive<D: Deployment>(self, deployment: &D) -> Result<Measurement, Failure> {
-        match timeout(Self::DEADLINE, self.drive_unbounded(deployment)).await {
+    pub async fn drive<D: Deployment>(self, caller: &D::Caller) -> Result<Measurement, Failure> {
+        match timeout(Self::DEADLINE, self.drive_unbounded::<D>(caller)).await {
             Ok(result) => result,
             Err(_) => Err(Failure::Stuck {
                 contender: D::NAME,
@@ -72,8 +88,11 @@ impl Workload {
         }
     }
 
-    async fn drive_unbounded<D: Deployment>(self, deployment: &D) -> Result<Measurement, Failure> {
-        let callers: Vec<_> = (0..self.clients).map(|_| deployment.caller()).collect();
+    async fn drive_unbounded<D: Deployment>(
+        self,
+        caller: &D::Caller,
+    ) -> Result<Measurement, Failure> {
+        let callers: Vec<_> = (0..self.clients).map(|_| caller.clone()).collect();
         let mut tasks = JoinSet::new();
         let cpu = ProcessTime::now();
         let start = Instant::now();
@@ -123,7 +142,7 @@ mod tests {
     #[test]
     fn the_shares_of_all_clients_add_up() {
         for (clients, operations) in [(1, 7), (3, 7), (64, 1000), (1024, 100)] {
-            let workload = Workload { clients, operations };
+            let workload = Workload { clients, operations, payload: 0 };
             let total: usize = (0..clients).map(|client| workload.share_of(client)).sum();
             assert_eq!(total, operations);
         }

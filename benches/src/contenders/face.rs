@@ -1,53 +1,91 @@
 //! graft as its users see it: `graft::start` and `graft::request`, on memory and on the disk.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    marker::PhantomData,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use graft::{Archive, Deserialize, Entry, Machine, Serialize, Supervisor};
 use tempfile::TempDir;
 
-use crate::{Caller, Deployment, Failure, disk};
+use crate::{Caller, Deployment, Failure, Workload, disk};
+
+/// A command that the idle machine takes.
+pub(super) trait Command: Entry<Response = ()> {
+    /// One that carries so many bytes.
+    fn of(payload: usize) -> Self;
+}
 
 /// A command without content.
 #[derive(Archive, Serialize, Deserialize, Debug)]
 #[rkyv(crate = graft::rkyv)]
-struct Nothing;
+pub(super) struct Nothing;
 
 impl Entry for Nothing {
     type Response = ();
 }
 
+impl Command for Nothing {
+    fn of(_payload: usize) -> Self {
+        Self
+    }
+}
+
+/// A command that carries bytes.
+#[derive(Archive, Serialize, Deserialize, Debug)]
+#[rkyv(crate = graft::rkyv)]
+pub(super) struct Filled(Vec<u8>);
+
+impl Entry for Filled {
+    type Response = ();
+}
+
+impl Command for Filled {
+    fn of(payload: usize) -> Self {
+        Self(vec![0xA5; payload])
+    }
+}
+
 /// A machine that does nothing.
-struct Idle;
+pub(super) struct Idle<C>(PhantomData<fn(C)>);
 
-impl Machine for Idle {
-    type Entry = Nothing;
+impl<C> Default for Idle<C> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
 
-    fn handle_entry(&mut self, _entry: Nothing) {}
+impl<C: Command> Machine for Idle<C> {
+    type Entry = C;
+
+    fn handle_entry(&mut self, _command: C) {}
 }
 
 /// Three servers by name.
-pub(super) struct Face {
-    supervisor: Supervisor<Idle>,
+pub(super) struct Face<C: Command> {
+    supervisor: Supervisor<Idle<C>>,
     server: Arc<str>,
+    payload: usize,
 }
 
-impl Deployment for Face {
+impl<C: Command> Deployment for Face<C> {
     const NAME: &'static str = "graft::request";
 
-    type Caller = Asker;
+    type Caller = Asker<C>;
 
-    async fn found() -> Result<Self, Failure> {
+    async fn found(work: Workload) -> Result<Self, Failure> {
         let names = names();
         let server = Arc::from(names[0].as_str());
-        let supervisor = graft::start(names, || Idle).await.map_err(failure)?;
-        Ok(Self { supervisor, server })
+        let supervisor = graft::start(names, Idle::default).await.map_err(failure)?;
+        Ok(Self { supervisor, server, payload: work.payload })
     }
 
-    fn caller(&self) -> Asker {
-        Asker { server: Arc::clone(&self.server) }
+    async fn connect(&self) -> Result<Asker<C>, Failure> {
+        let (server, payload) = (Arc::clone(&self.server), self.payload);
+        Ok(Asker { server, payload, command: PhantomData })
     }
 
     async fn close(self) {
@@ -56,29 +94,29 @@ impl Deployment for Face {
 }
 
 /// Three servers by name, with every log on the disk.
-pub(super) struct FaceOnDisk {
-    face: Face,
+pub(super) struct FaceOnDisk<C: Command> {
+    face: Face<C>,
     directory: TempDir,
 }
 
-impl Deployment for FaceOnDisk {
+impl<C: Command> Deployment for FaceOnDisk<C> {
     const NAME: &'static str = "graft::request on redb";
 
-    type Caller = Asker;
+    type Caller = Asker<C>;
 
-    async fn found() -> Result<Self, Failure> {
+    async fn found(work: Workload) -> Result<Self, Failure> {
         let directory = disk::scratch().map_err(failure)?;
         let path = directory.path().to_owned();
         let names = names();
         let server = Arc::from(names[0].as_str());
         let cluster = graft::cluster(names)
             .stores(move |name| Ok(graft::store::redb(path.join(name.to_string()))?));
-        let supervisor = cluster.start(|| Idle).await.map_err(failure)?;
-        Ok(Self { face: Face { supervisor, server }, directory })
+        let supervisor = cluster.start(Idle::default).await.map_err(failure)?;
+        Ok(Self { face: Face { supervisor, server, payload: work.payload }, directory })
     }
 
-    fn caller(&self) -> Asker {
-        self.face.caller()
+    async fn connect(&self) -> Result<Asker<C>, Failure> {
+        self.face.connect().await
     }
 
     async fn close(self) {
@@ -95,16 +133,24 @@ fn names() -> [String; 3] {
 }
 
 fn failure(error: impl std::fmt::Display) -> Failure {
-    Failure::of(Face::NAME, error)
+    Failure::of("graft::request", error)
 }
 
 /// A task that asks a server by its name.
-pub(super) struct Asker {
+pub(super) struct Asker<C> {
     server: Arc<str>,
+    payload: usize,
+    command: PhantomData<fn() -> C>,
 }
 
-impl Caller for Asker {
+impl<C> Clone for Asker<C> {
+    fn clone(&self) -> Self {
+        Self { server: Arc::clone(&self.server), ..*self }
+    }
+}
+
+impl<C: Command> Caller for Asker<C> {
     async fn call(&mut self) -> Result<(), Failure> {
-        graft::request(&self.server, Nothing).await.map_err(failure)
+        graft::request(&self.server, C::of(self.payload)).await.map_err(failure)
     }
 }

@@ -26,7 +26,7 @@ use openraft10::{
 };
 
 use super::peer_log::PeerLog;
-use crate::{Caller, Deployment, Failure};
+use crate::{Caller, Deployment, Failure, Workload};
 
 openraft10::declare_raft_types!(
     pub(crate) Types:
@@ -63,7 +63,7 @@ impl Deployment for Openraft010 {
 
     type Caller = Client;
 
-    async fn found() -> Result<Self, Failure> {
+    async fn found(_work: Workload) -> Result<Self, Failure> {
         let config = Arc::new(config()?);
         let network = Network::default();
         let mut servers = Vec::new();
@@ -84,8 +84,8 @@ impl Deployment for Openraft010 {
         Ok(Self { servers })
     }
 
-    fn caller(&self) -> Client {
-        Client { leader: self.servers[0].clone() }
+    async fn connect(&self) -> Result<Client, Failure> {
+        Ok(Client { leader: self.servers[0].clone() })
     }
 
     async fn close(self) {
@@ -116,6 +116,7 @@ fn failure(error: impl Display) -> Failure {
 }
 
 /// A client that knows the leader.
+#[derive(Clone)]
 pub(super) struct Client {
     leader: Server,
 }

@@ -23,7 +23,7 @@ use openraft::{
 };
 
 use super::peer_log::PeerLog;
-use crate::{Caller, Deployment, Failure};
+use crate::{Caller, Deployment, Failure, Workload};
 
 openraft::declare_raft_types!(
     pub(crate) Types:
@@ -54,7 +54,7 @@ impl Deployment for Openraft09 {
 
     type Caller = Client;
 
-    async fn found() -> std::result::Result<Self, Failure> {
+    async fn found(_work: Workload) -> std::result::Result<Self, Failure> {
         let config = Arc::new(config()?);
         let network = Network::default();
         let mut servers = Vec::new();
@@ -75,8 +75,8 @@ impl Deployment for Openraft09 {
         Ok(Self { servers })
     }
 
-    fn caller(&self) -> Client {
-        Client { leader: self.servers[0].clone() }
+    async fn connect(&self) -> std::result::Result<Client, Failure> {
+        Ok(Client { leader: self.servers[0].clone() })
     }
 
     async fn close(self) {
@@ -107,6 +107,7 @@ fn failure(error: impl std::fmt::Display) -> Failure {
 }
 
 /// A client that knows the leader.
+#[derive(Clone)]
 pub(super) struct Client {
     leader: Raft<Types>,
 }

@@ -166,6 +166,11 @@ impl Latencies {
         self.0.extend(other.0);
     }
 
+    /// Each, in the order in which they were added.
+    pub fn iter(&self) -> impl Iterator<Item = Duration> {
+        self.0.iter().copied()
+    }
+
     /// How many.
     #[must_use]
     pub fn len(&self) -> usize {

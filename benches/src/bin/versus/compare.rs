@@ -1,7 +1,9 @@
 //! Throughput, latency and CPU time of everyone at several numbers of clients.
 
 use clap::Args;
-use graft_benches::{Failure, Flavour, Measurement, Workload, disk::Error, median};
+use graft_benches::{
+    Failure, Flavour, Measurement, Workload, contenders::Store, disk::Error, median,
+};
 use serde::Serialize;
 
 use crate::{Common, Contestant, progress, report};
@@ -17,13 +19,20 @@ pub(crate) struct Options {
     /// for about a second.
     #[arg(long)]
     ops_per_run: Option<usize>,
+    /// How many bytes a command carries. Contenders who only take empty ones are left out of more.
+    #[arg(long, default_value_t = 0)]
+    payload: usize,
 }
+
+/// How many bytes a run writes at most, unless it is told how many requests it has.
+const LOG_BYTES: usize = 256 << 20;
 
 /// Everything that was found out.
 #[derive(Serialize, Debug)]
 pub(crate) struct Comparison {
     pub(crate) processors: usize,
     pub(crate) runs: u32,
+    pub(crate) payload: usize,
     /// The better setting of each contender at each number of clients.
     pub(crate) results: Vec<Summary>,
     pub(crate) ratios: Vec<Ratio>,
@@ -72,7 +81,7 @@ struct Setting<'a> {
 
 pub(crate) fn run(options: &Options) -> Result<String, Error> {
     let common = &options.common;
-    let contestants = common.contestants();
+    let contestants = common.contestants(options.payload > 0);
     let mut settings = options.settings(&contestants)?;
     for round in 0..common.runs() {
         progress(&format!("round {} of {}", round + 1, common.runs()));
@@ -92,6 +101,7 @@ pub(crate) fn run(options: &Options) -> Result<String, Error> {
     let comparison = Comparison {
         processors: crate::processors(),
         runs: common.runs(),
+        payload: options.payload,
         ratios: ratios(&results),
         results,
         settings,
@@ -113,7 +123,8 @@ impl Options {
             if clients == 0 {
                 return Err("--clients: a run needs at least one client".into());
             }
-            let workload = Workload { clients, operations: self.operations(clients) };
+            let (operations, payload) = (self.operations(clients), self.payload);
+            let workload = Workload { clients, operations, payload };
             for &flavour in &flavours {
                 settings.extend(contestants.iter().map(|contestant| Setting {
                     contestant,
@@ -137,7 +148,14 @@ impl Options {
             32..=511 => 300_000,
             _ => 600_000,
         };
-        let wanted = self.ops_per_run.unwrap_or(usual);
+        // A disk answers one client some thousand times a second, and many by the batch.
+        let usual = match self.common.store {
+            Store::Memory => usual,
+            Store::Redb => usual.min(5_000 * clients),
+        };
+        // Logs in memory keep it three times.
+        let held = LOG_BYTES / self.payload.max(1);
+        let wanted = self.ops_per_run.unwrap_or_else(|| usual.min(held).max(2 * clients));
         if self.common.quick { wanted.min(200 + 4 * clients) } else { wanted }
     }
 }

@@ -63,7 +63,7 @@ pub(crate) struct Cost {
 
 pub(crate) fn run(options: &Options) -> Result<String, Error> {
     let common = &options.common;
-    let contestants = common.contestants();
+    let contestants = common.contestants(false);
     let flavours = options.flavours();
     let plan = options.plan()?;
     let pairs = flavours

@@ -6,10 +6,14 @@
 //! under each, and reported under the one that serves it best at that number of clients.
 //!
 //! `--store redb` does the same with every log on a disk, against a leader and two followers that
-//! write and do nothing else. `disk` holds the store alone against a loop around redb.
+//! write and do nothing else, and `--network quic` with QUIC between the servers, and between them and the
+//! client, against a leader and two followers that send and do nothing else. `--payload` fills the commands.
+//!
+//! `disk` holds the store alone against a loop around redb. `failover` kills leaders.
 
 mod compare;
 mod disk;
+mod failover;
 mod growth;
 mod report;
 
@@ -20,9 +24,12 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use graft_benches::{Contender, Flavour, contenders};
+use graft_benches::{
+    Contender, Flavour,
+    contenders::{Field, Network, Store},
+};
 
-/// Measures graft beside openraft: the same work, interleaved run by run.
+/// Measures graft beside its peers: the same work, interleaved run by run.
 #[derive(Parser, Debug)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -41,6 +48,11 @@ enum Command {
     /// Fills a store until it is killed.
     #[command(hide = true)]
     Crash(disk::Crash),
+    /// From the death of a leader to the next answer, over QUIC, with every log on a disk.
+    Failover(failover::Options),
+    /// Runs a server until it is killed.
+    #[command(hide = true)]
+    Serve(failover::Serve),
 }
 
 /// What every measurement can be told.
@@ -64,6 +76,9 @@ struct Common {
     /// Where the servers' logs are.
     #[arg(long, value_enum, default_value_t = Store::Memory)]
     store: Store,
+    /// What is between the servers, and between them and their clients.
+    #[arg(long, value_enum, default_value_t = Network::Memory)]
+    network: Network,
 }
 
 /// A flavour, to be sized to the machine.
@@ -77,15 +92,6 @@ enum FlavourName {
     Split,
 }
 
-/// Where logs are.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-enum Store {
-    /// In memory.
-    Memory,
-    /// On a disk.
-    Redb,
-}
-
 /// Somebody to measure, and on which side.
 struct Contestant {
     contender: Box<dyn Contender>,
@@ -93,16 +99,14 @@ struct Contestant {
 }
 
 impl Common {
-    fn contestants(&self) -> Vec<Contestant> {
+    /// Everyone who takes commands of this kind.
+    fn contestants(&self, filled: bool) -> Vec<Contestant> {
         let side = |contenders: Vec<Box<dyn Contender>>, is_graft| {
             contenders.into_iter().map(move |contender| Contestant { contender, is_graft })
         };
-        let (graft, others) = match self.store {
-            Store::Memory => (contenders::graft(), contenders::peers()),
-            Store::Redb => (contenders::graft_on_disk(), contenders::baselines_on_disk()),
-        };
-        side(graft, true)
-            .chain(side(others, false))
+        let field = Field { store: self.store, network: self.network, filled };
+        side(field.graft(), true)
+            .chain(side(field.others(), false))
             .filter(|contestant| self.wants(contestant.contender.name()))
             .collect()
     }
@@ -145,6 +149,8 @@ fn main() -> ExitCode {
         Some(Command::Growth(options)) => growth::run(options),
         Some(Command::Disk(options)) => disk::run(options),
         Some(Command::Crash(options)) => disk::fill_until_killed(options),
+        Some(Command::Failover(options)) => failover::run(options),
+        Some(Command::Serve(options)) => failover::serve(options),
     };
     let printed = result.and_then(|text| Ok(writeln!(io::stdout(), "{text}")?));
     match printed {

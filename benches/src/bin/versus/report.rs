@@ -70,8 +70,12 @@ pub(crate) fn comparison(comparison: &Comparison) -> String {
             format!("{:.2}", result.cpu_micros),
         ]);
     }
+    let commands = match comparison.payload {
+        0 => "empty commands".to_owned(),
+        bytes => format!("commands of {} bytes", grouped(bytes as f64)),
+    };
     let head = format!(
-        "{} processors, medians of {} runs, each contender in its better setting:\n\
+        "{} processors, {commands}, medians of {} runs, each contender in its better setting:\n\
          single: one thread; shared(n): n threads for all; split(n+1): n for servers, one for clients\n\n",
         comparison.processors, comparison.runs
     );

@@ -1,16 +1,13 @@
-//! The baseline of clusters on a disk: a leader and two followers that write every batch, and no
-//! consensus at all.
+//! The baseline of clusters on a disk in one process: channels, and a thread for each disk.
 //!
-//! No terms, no elections, no checks, no sessions, no flow control: commands are numbered, gathered,
-//! written by all three, and answered once the leader and one more have them on their disks, as graft
-//! answers. It is about the most that tokio and redb can give to a replicated log. Its files have all
-//! the space that a run needs before it begins; graft's stores begin new ones on the way.
+//! Its files have all the space that a run needs before it begins; graft's stores begin new
+//! ones on the way.
 
 use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        mpsc::{Receiver, Sender, channel},
+        mpsc::{Sender, channel},
     },
     thread::{self, JoinHandle},
 };
@@ -19,31 +16,21 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
 
+use super::{Batch, MAX_BATCH, Quorum, command, filled, write};
 use crate::{
-    Caller, Deployment, Failure,
+    Caller, Deployment, Failure, Workload,
     disk::{self, BareRedb},
 };
-
-/// How many requests the leader takes into one batch.
-const MAX_BATCH: usize = 4096;
-
-/// A command as graft's clients send it: a header and nothing behind it.
-const COMMAND: &[u8] = &[0; 32];
-
-/// How much of each file is written ahead: more than a run needs.
-const FILLED: usize = 64 << 20;
 
 /// A command, and who waits for it.
 type Request = (Bytes, oneshot::Sender<()>);
 
-/// What the leader took in at once, shared by all three.
-type Batch = Arc<Vec<Bytes>>;
-
 /// A leader and two followers.
-pub(super) struct Minimal {
+pub(in crate::contenders) struct Minimal {
     requests: mpsc::Sender<Request>,
     disks: Vec<JoinHandle<()>>,
     directory: TempDir,
+    payload: usize,
 }
 
 impl Deployment for Minimal {
@@ -51,29 +38,30 @@ impl Deployment for Minimal {
 
     type Caller = Asker;
 
-    async fn found() -> Result<Self, Failure> {
+    async fn found(work: Workload) -> Result<Self, Failure> {
         let failure = |error: disk::Error| Failure::of(Self::NAME, error);
         let directory = disk::scratch().map_err(|error| failure(error.into()))?;
         let (acknowledge, acknowledged) = mpsc::channel(MAX_BATCH);
         let (mut orders, mut disks) = (Vec::new(), Vec::new());
         for server in 0..3 {
-            let bare = BareRedb::filled(&directory.path().join(format!("server{server}")), FILLED);
+            let path = directory.path().join(format!("server{server}"));
+            let bare = BareRedb::filled(&path, filled(work));
             let bare = bare.map_err(|error| failure(error.into()))?;
             let (order, incoming) = channel();
             let acknowledge = acknowledge.clone();
-            let disk = thread::Builder::new()
-                .name(format!("minimal-{server}"))
-                .spawn(move || write(server, bare, &incoming, &acknowledge));
+            let disk = thread::Builder::new().name(format!("minimal-{server}")).spawn(move || {
+                write(bare, &incoming, |upto| acknowledge.blocking_send((server, upto)).is_ok());
+            });
             disks.push(disk.map_err(|error| failure(error.into()))?);
             orders.push(order);
         }
         let (requests, incoming) = mpsc::channel(2 * MAX_BATCH);
         tokio::spawn(lead(incoming, orders, acknowledged));
-        Ok(Self { requests, disks, directory })
+        Ok(Self { requests, disks, directory, payload: work.payload })
     }
 
-    fn caller(&self) -> Asker {
-        Asker(self.requests.clone())
+    async fn connect(&self) -> Result<Asker, Failure> {
+        Ok(Asker { requests: self.requests.clone(), command: command(self.payload) })
     }
 
     async fn close(self) {
@@ -91,14 +79,18 @@ impl Deployment for Minimal {
 }
 
 /// A client of the leader.
-pub(super) struct Asker(mpsc::Sender<Request>);
+#[derive(Clone)]
+pub(in crate::contenders) struct Asker {
+    requests: mpsc::Sender<Request>,
+    command: Bytes,
+}
 
 impl Caller for Asker {
     async fn call(&mut self) -> Result<(), Failure> {
         let gone = |_| Failure::of(Minimal::NAME, "the leader is gone");
         let (answer, answered) = oneshot::channel();
-        self.0
-            .send((Bytes::copy_from_slice(COMMAND), answer))
+        self.requests
+            .send((self.command.clone(), answer))
             .await
             .map_err(|_| Failure::of(Minimal::NAME, "no leader"))?;
         answered.await.map_err(gone)
@@ -111,20 +103,15 @@ async fn lead(
     orders: Vec<Sender<Batch>>,
     mut acknowledged: mpsc::Receiver<(usize, u64)>,
 ) {
-    let mut written = [0; 3];
+    let mut quorum = Quorum::default();
     let mut waiting: VecDeque<oneshot::Sender<()>> = VecDeque::new();
-    let mut answered = 0;
     let mut arrived = Vec::with_capacity(MAX_BATCH);
     loop {
         tokio::select! {
             biased;
             acknowledgement = acknowledged.recv() => {
                 let Some((server, upto)) = acknowledgement else { return };
-                written[server] = upto;
-                // The leader applies what it holds itself: two followers are not enough.
-                let [leader, one, other] = written;
-                while answered < leader.min(one.max(other)) {
-                    answered += 1;
+                for _ in 0..quorum.acknowledge(server, upto) {
                     // Whoever does not wait any more does not mind.
                     let _ = waiting.pop_front().map(|request| request.send(()));
                 }
@@ -141,24 +128,6 @@ async fn lead(
                     if order.send(Arc::clone(&batch)).is_err() { return }
                 }
             }
-        }
-    }
-}
-
-/// Writes what comes, all that waits in one transaction, and says how much it has.
-fn write(
-    server: usize,
-    mut bare: BareRedb,
-    orders: &Receiver<Batch>,
-    acknowledge: &mpsc::Sender<(usize, u64)>,
-) {
-    let mut upto = 0;
-    while let Ok(first) = orders.recv() {
-        let batches: Vec<Batch> = std::iter::once(first).chain(orders.try_iter()).collect();
-        let commands: Vec<&Bytes> = batches.iter().flat_map(|batch| batch.iter()).collect();
-        upto += commands.len() as u64;
-        if bare.append(&commands).is_err() || acknowledge.blocking_send((server, upto)).is_err() {
-            return;
         }
     }
 }
