@@ -6,6 +6,8 @@
 //! Reads go through the log like everything else. That makes them linearizable (a read shows every write that was
 //! acknowledged before it began) at the price of a write.
 
+mod answer;
+mod command;
 pub mod config;
 mod entry;
 mod status_line;
@@ -16,6 +18,8 @@ use std::{
     ops::Bound::{Excluded, Included, Unbounded},
 };
 
+pub use answer::{Answer, Failure, Format};
+pub use command::{Command, Script};
 pub use entry::{KvEntry, KvRefusal, KvReply};
 pub use status_line::StatusLine;
 

@@ -90,6 +90,15 @@ impl StatusLine {
         });
     }
 
+    /// Says nothing more: nothing is waited for any more.
+    pub fn clear(&self) {
+        self.with(|state| {
+            state.clear()?;
+            state.waiting = None;
+            Ok(())
+        });
+    }
+
     /// What cannot be shown is nobody's loss: the program goes on.
     fn with(&self, show: impl FnOnce(&mut State) -> io::Result<()>) {
         let mut state = self.lock();

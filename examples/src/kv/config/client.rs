@@ -18,7 +18,7 @@ pub struct ClientFlags {
     #[arg(long = "client", global = true, value_name = "NAME")]
     pub name: Option<String>,
     /// How long the command may take, like `500ms` or `5s`; 5s by default [environment: GRAFT_KV_DEADLINE]
-    #[arg(long, global = true)]
+    #[arg(long, global = true, value_name = "TIME")]
     pub deadline: Option<Span>,
     /// A directory with ca.pem, NAME.pem and NAME-key.pem, as `graft certs` makes it [environment: GRAFT_KV_CERTS]
     #[arg(long, global = true, value_name = "DIR")]
