@@ -1,4 +1,4 @@
-//! What the link brings: replies, and servers that are gone.
+//! What the link brings: replies, servers that are gone, and leaders that are new.
 
 use bytes::Bytes;
 use graft_core::{LeaderHint, NodeId, RejectReason, Replies, Reply};
@@ -38,6 +38,20 @@ impl Replies for Shared {
             state.gone.push(server);
         }
         state.poke(&mut after);
+        drop(state);
+        after.run();
+    }
+
+    fn on_leader(&self, leader: NodeId) {
+        let mut after = After::default();
+        let mut state = self.lock();
+        let former = state.leader();
+        if former != Some(leader) {
+            state.elect(leader);
+            // What it was asked is asked of the next now, not when it has been silent for long.
+            state.gone.extend(former);
+            state.poke(&mut after);
+        }
         drop(state);
         after.run();
     }

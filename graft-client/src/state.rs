@@ -240,6 +240,13 @@ impl State {
         other
     }
 
+    /// The servers say that `leader` leads now.
+    pub(crate) fn elect(&mut self, leader: NodeId) {
+        self.leader = Some(leader);
+        self.confirmed = false;
+        self.found |= self.seeking > 0;
+    }
+
     /// `server` is not to be asked first any more.
     pub(crate) fn forget_leader(&mut self, server: NodeId) {
         if self.leader == Some(server) {

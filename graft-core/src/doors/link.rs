@@ -41,6 +41,13 @@ pub trait Replies: Send + Sync + 'static {
     /// Requests sent to `server` that are not answered yet never will be: it is gone. They may have
     /// been taken in.
     fn on_server_gone(&self, server: NodeId);
+
+    /// The servers say that `leader` leads now, and did not lead before. What was sent to the one before may
+    /// have been taken in, and will be answered late if ever: it may be cut off, or dead without anybody having
+    /// noticed yet. As provided nothing follows from it.
+    fn on_leader(&self, leader: NodeId) {
+        let _ = leader;
+    }
 }
 
 /// A request as a client sends it.

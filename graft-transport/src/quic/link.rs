@@ -326,15 +326,21 @@ impl Shared {
     /// Takes up what a server says of the cluster, unless something newer is known.
     fn learn(&self, members: Members) {
         let addresses = self.addresses_of(&members);
+        let leader = members.leader;
+        let mut former = None;
         let is_new = self.members.send_if_modified(|known| {
             let is_older = known.as_ref().is_some_and(|known| known.term > members.term);
             let is_new = !is_older && known.as_ref() != Some(&members);
             if is_new {
-                *known = Some(members);
+                former = known.replace(members).and_then(|known| known.leader);
             }
             is_new
         });
         if is_new {
+            let news = leader.filter(|_| leader != former);
+            if let Some((leader, replies)) = news.zip(self.replies()) {
+                replies.on_leader(leader);
+            }
             self.addresses.send_if_modified(|known| {
                 let is_new = *known != addresses;
                 *known = addresses;

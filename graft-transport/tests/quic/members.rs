@@ -1,11 +1,17 @@
 //! Clients learn of all servers from any, and follow them.
 
-use std::{collections::BTreeMap, net::UdpSocket, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::UdpSocket,
+    sync::{Arc, Mutex},
+};
 
-use graft_core::{Link, Membership, NodeId, NodeInfo, Term, Transport};
-use graft_transport::quic::{Members, Network};
+use graft_core::{Link, Membership, NodeId, NodeInfo, Replies, Reply, Term, Transport};
+use graft_transport::quic::{LinkConfig, Members, Network, QuicLink};
 
-use crate::common::{Client, PATIENCE, Server, bind, eventually, loopback, until};
+use crate::common::{
+    Client, PATIENCE, Server, bind, client_tls, eventually, loopback, runtime, until,
+};
 
 pub(crate) fn members(term: u64, servers: &[(&str, &Network)]) -> Members {
     let nodes = servers.iter().map(|(name, network)| {
@@ -39,6 +45,48 @@ async fn a_client_that_knows_one_server_finds_all_of_them() {
     let mut sorted = all.map(|(_, network)| network.node());
     sorted.sort_unstable();
     assert_eq!(client.link.servers(), sorted, "in a stable order");
+}
+
+/// The leaders that a client was told of.
+#[derive(Default)]
+struct Leaders(Mutex<Vec<NodeId>>);
+
+impl Replies for Leaders {
+    fn on_reply(&self, _: NodeId, _: u64, _: Reply) {}
+
+    fn on_server_gone(&self, _: NodeId) {}
+
+    fn on_leader(&self, leader: NodeId) {
+        self.0.lock().unwrap().push(leader);
+    }
+}
+
+#[tokio::test]
+async fn a_client_is_told_of_each_leader_once() {
+    let servers = ["a", "b"].map(Server::start);
+    let [a, b] = &servers;
+    let [of_a, of_b] =
+        [[("a", &a.network), ("b", &b.network)], [("b", &b.network), ("a", &a.network)]];
+    a.network.announce(&members(1, &of_a));
+    let tls = client_tls("shop");
+    let address = a.network.local_addr().to_string();
+    let link = QuicLink::connect([address], tls, LinkConfig::default(), runtime()).unwrap();
+    let leaders = Arc::new(Leaders::default());
+    link.attach(Arc::clone(&leaders) as Arc<dyn Replies>);
+    let heard = |expected: &[NodeId]| {
+        let leaders = Arc::clone(&leaders);
+        let expected = expected.to_vec();
+        eventually("the client hears of the leader", move || {
+            (*leaders.0.lock().unwrap() == expected).then_some(())
+        })
+    };
+    heard(&[a.node()]).await;
+    // The same leader again, an earlier one, none at all: nothing that a request should follow.
+    a.network.announce(&members(3, &of_a));
+    a.network.announce(&members(2, &of_b));
+    a.network.announce(&Members { leader: None, ..members(4, &of_a) });
+    a.network.announce(&members(5, &of_b));
+    heard(&[a.node(), b.node()]).await;
 }
 
 #[tokio::test]
@@ -155,7 +203,7 @@ async fn two_addresses_of_one_server_are_one_server() {
     let names = [format!("127.0.0.1:{port}"), format!("localhost:{port}")];
     let runtime = crate::common::runtime();
     let tls = crate::common::client_tls("shop");
-    let link = graft_transport::quic::QuicLink::connect(names, tls, Default::default(), runtime);
+    let link = QuicLink::connect(names, tls, Default::default(), runtime);
     let link = link.unwrap();
     link.ready(PATIENCE).await.unwrap();
     assert_eq!(link.servers(), [server.node()]);

@@ -1,0 +1,52 @@
+//! What a client does when the servers say who leads, before anybody who is asked does.
+
+mod common;
+
+use common::{A, B, Bench, C, ms};
+use graft_client::ClientConfig;
+
+/// The story: a leader was killed, and its client noticed nothing for as long as one server may be silent, though the
+/// others had another leader long before, and had said so.
+#[test]
+fn what_the_former_leader_has_not_answered_is_asked_of_the_new_one_at_once() {
+    let bench = Bench::with_session(ClientConfig::default());
+    let [x, y] = [bench.start("x"), bench.start("y")];
+    bench.runtime.settle();
+    assert_eq!(bench.link.take().iter().map(|sent| sent.to).collect::<Vec<_>>(), [A, A]);
+    bench.link.replies().on_leader(C);
+    bench.runtime.settle();
+    let again = bench.link.take();
+    let asked: Vec<_> = again.iter().map(|sent| (sent.to, sent.body())).collect();
+    assert_eq!(asked, [(C, "x"), (C, "y")]);
+    again.iter().for_each(|sent| bench.link.apply(sent, b""));
+    bench.runtime.settle();
+    assert!(x.result().is_some() && y.result().is_some());
+    assert_eq!(bench.client.leader(), Some(C));
+}
+
+#[test]
+fn who_waits_for_a_leader_goes_to_the_one_that_is_named() {
+    let bench = Bench::with_session(ClientConfig::default());
+    let _x = bench.start("x");
+    bench.runtime.settle();
+    bench.link.not_leader(&bench.link.take_one(), None);
+    bench.runtime.settle();
+    assert_eq!(bench.link.take().len(), 0, "nobody knows a leader: it waits");
+    bench.link.replies().on_leader(B);
+    bench.runtime.settle();
+    assert_eq!(bench.link.take_one().to, B);
+}
+
+#[test]
+fn a_leader_that_is_known_is_no_news() {
+    let bench = Bench::with_session(ClientConfig::default());
+    let x = bench.start("x");
+    bench.runtime.settle();
+    let sent = bench.link.take_one();
+    bench.link.replies().on_leader(sent.to);
+    bench.runtime.settle();
+    assert_eq!(bench.link.take().len(), 0);
+    bench.link.apply(&sent, b"");
+    bench.runtime.advance(ms(1));
+    assert!(x.result().is_some());
+}
