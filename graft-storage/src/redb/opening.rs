@@ -39,7 +39,7 @@ impl Files {
     fn is_own(name: &str) -> bool {
         let whole = name.strip_suffix(UNNAMED).unwrap_or(name);
         name == witness::NAME
-            || name == spare::NAME
+            || spare::is_name(name)
             || segment::number_of(whole).is_some()
             || snapshot::number_of(name).is_some()
     }

@@ -126,6 +126,11 @@ impl Spare {
     }
 }
 
+/// Whether a file of this name was to become a segment: whatever it holds, nothing refers to it.
+pub(super) fn is_name(name: &str) -> bool {
+    name.starts_with("spare") && name.ends_with(".tmp")
+}
+
 fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
