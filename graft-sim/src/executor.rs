@@ -1,16 +1,25 @@
 //! An executor of one thread that takes its order from a seed and its time from nowhere.
 
+mod state;
+mod tasks;
+mod timers;
+
 use std::{
-    collections::BTreeMap,
     fmt,
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Wake, Waker},
+    task::Context,
     time::Duration,
 };
 
 use graft_core::{BoxFuture, Runtime};
+
+use self::{
+    state::{Due, Fired, State},
+    timers::Sleep,
+};
+use crate::clock::{Clock, nanos};
 
 /// Runs tasks one at a time, each next one drawn by the seed from those that are ready. Time stands
 /// still while any task is ready, then jumps to the next timer.
@@ -18,45 +27,43 @@ pub struct Executor {
     runtime: Arc<SimRuntime>,
 }
 
-/// The runtime that tasks of an [`Executor`] see.
+/// The runtime that tasks of an [`Executor`] see. Each process has one, with a clock of its own.
 pub struct SimRuntime {
-    state: Arc<Mutex<State>>,
+    shared: Arc<Shared>,
+    process: ProcessId,
 }
 
-/// A task's number; they are never used again.
-type TaskId = u64;
+/// Tasks that live and die together, on one machine's clock. Numbers are never used again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ProcessId(u32);
 
-struct State {
-    now: Duration,
-    rng: fastrand::Rng,
-    tasks: BTreeMap<TaskId, BoxFuture>,
-    next_task: TaskId,
-    /// Those that were woken, each at most once.
-    ready: Vec<TaskId>,
-    timers: BTreeMap<(Duration, u64), Waker>,
-    next_timer: u64,
+/// What an executor and its runtimes share.
+pub(crate) struct Shared(Mutex<State>);
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Executor {
     /// An executor whose order of tasks, and whose [`Runtime::random`], follow from `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        let state = State {
-            now: Duration::ZERO,
-            rng: fastrand::Rng::with_seed(seed),
-            tasks: BTreeMap::new(),
-            next_task: 0,
-            ready: Vec::new(),
-            timers: BTreeMap::new(),
-            next_timer: 0,
-        };
-        Self { runtime: Arc::new(SimRuntime { state: Arc::new(Mutex::new(state)) }) }
+        let shared = Arc::new(Shared(Mutex::new(State::new(seed))));
+        Self { runtime: Arc::new(SimRuntime { shared, process: ProcessId(0) }) }
     }
 
-    /// The runtime to hand to nodes, hubs and clients.
+    /// The runtime to hand to nodes, hubs and clients: that of a process whose clock is right and that
+    /// never ends.
     #[must_use]
     pub fn runtime(&self) -> Arc<SimRuntime> {
         Arc::clone(&self.runtime)
+    }
+
+    /// The world behind all processes.
+    pub(crate) fn kernel(&self) -> Kernel {
+        Kernel { shared: Arc::clone(&self.runtime.shared) }
     }
 
     /// Runs everything until `future` ends, or `None` where nothing can ever happen again: a deadlock.
@@ -72,7 +79,7 @@ impl Executor {
             *lock(&result) = Some(output);
         }));
         while lock(&slot).is_none() {
-            if !self.step() {
+            if !self.step(u64::MAX) {
                 return None;
             }
         }
@@ -81,157 +88,171 @@ impl Executor {
 
     /// Runs everything that happens before `deadline`, and lets the time become `deadline`.
     pub fn run_until(&self, deadline: Duration) {
-        loop {
-            let next = {
-                let state = self.runtime.lock();
-                if state.ready.is_empty() { state.next_timer() } else { Some(state.now) }
-            };
-            if next.is_none_or(|next| next > deadline) {
-                break;
-            }
-            self.step();
+        let deadline = nanos(deadline);
+        while self.step(deadline) {}
+        let mut state = self.runtime.shared.lock();
+        if !state.halted {
+            state.now = state.now.max(deadline);
         }
-        let mut state = self.runtime.lock();
-        state.now = state.now.max(deadline);
     }
 
-    /// Runs one task for one turn, or moves the time to the next timer. Says whether there was anything.
-    fn step(&self) -> bool {
-        let mut state = self.runtime.lock();
-        let Some((id, mut task)) = state.draw() else {
-            let Some(next) = state.next_timer() else { return false };
-            state.now = state.now.max(next);
-            let due = state.due_timers();
-            drop(state);
-            due.into_iter().for_each(Waker::wake);
+    /// Runs one task for one turn, or moves the time to the next timer, if that is not past `deadline`.
+    /// Says whether there was anything.
+    fn step(&self, deadline: u64) -> bool {
+        let mut state = self.runtime.shared.lock();
+        if state.halted {
+            return false;
+        }
+        let Some(mut drawn) = state.draw() else {
+            if !state.advance(deadline) {
+                return false;
+            }
+            while let Some(fired) = state.fire() {
+                drop(state);
+                match fired {
+                    Fired::Timer(waker) => waker.wake(),
+                    Fired::Call(call) => call(),
+                }
+                state = self.runtime.shared.lock();
+            }
             return true;
         };
         drop(state);
-        let waker = Waker::from(Arc::new(Task { id, state: Arc::clone(&self.runtime.state) }));
-        let poll = Pin::as_mut(&mut task).poll(&mut Context::from_waker(&waker));
-        if poll == Poll::Pending {
-            self.runtime.lock().tasks.insert(id, task);
-        }
+        let poll = Pin::as_mut(&mut drawn.future).poll(&mut Context::from_waker(&drawn.waker));
+        // What is dropped here may come back to the executor, so it goes without the lock.
+        let rest = self.runtime.shared.lock().put_back(drawn, poll.is_pending());
+        drop(rest);
         true
     }
 }
 
-impl State {
-    /// Takes a ready task out, any of them with equal chance. A task that has ended is skipped.
-    fn draw(&mut self) -> Option<(TaskId, BoxFuture)> {
-        while !self.ready.is_empty() {
-            let drawn = self.rng.usize(..self.ready.len());
-            let id = self.ready.swap_remove(drawn);
-            if let Some(task) = self.tasks.remove(&id) {
-                return Some((id, task));
+impl Drop for Executor {
+    /// Tasks hold their executor by their wakers and runtimes: they are let go by hand.
+    fn drop(&mut self) {
+        loop {
+            let rest = self.runtime.shared.lock().take_everything();
+            if rest.is_empty() {
+                return;
             }
-        }
-        None
-    }
-
-    fn next_timer(&self) -> Option<Duration> {
-        self.timers.first_key_value().map(|((deadline, _), _)| *deadline)
-    }
-
-    fn due_timers(&mut self) -> Vec<Waker> {
-        let mut due = Vec::new();
-        while let Some(entry) = self.timers.first_entry() {
-            if entry.key().0 > self.now {
-                break;
-            }
-            due.push(entry.remove());
-        }
-        due
-    }
-
-    fn wake(&mut self, id: TaskId) {
-        if !self.ready.contains(&id) {
-            self.ready.push(id);
+            drop(rest);
         }
     }
 }
 
-struct Task {
-    id: TaskId,
-    state: Arc<Mutex<State>>,
+/// What the world can do to processes. Clones are the same world.
+#[derive(Clone)]
+pub(crate) struct Kernel {
+    shared: Arc<Shared>,
 }
 
-impl Wake for Task {
-    fn wake(self: Arc<Self>) {
-        lock(&self.state).wake(self.id);
+impl Kernel {
+    /// The time of the world, in nanoseconds.
+    pub(crate) fn now(&self) -> u64 {
+        self.shared.lock().now
+    }
+
+    /// A process without tasks.
+    pub(crate) fn process(&self, clock: Clock) -> Arc<SimRuntime> {
+        let process = self.shared.lock().add_process(clock);
+        Arc::new(SimRuntime { shared: Arc::clone(&self.shared), process })
+    }
+
+    /// Ends a process: its tasks are dropped wherever they stand, and it gets no others.
+    pub(crate) fn kill(&self, process: ProcessId) {
+        let rest = self.shared.lock().kill(process);
+        drop(rest);
+    }
+
+    /// Stops a process for `length`: nothing of it runs, and its clock goes on.
+    pub(crate) fn pause(&self, process: ProcessId, length: Duration) {
+        let until = self.shared.lock().pause(process, nanos(length));
+        let kernel = self.clone();
+        self.call_at(until, move || kernel.shared.lock().resume(process));
+    }
+
+    /// Ends the pauses of a process.
+    pub(crate) fn resume(&self, process: ProcessId) {
+        self.shared.lock().end_pauses(process);
+    }
+
+    /// Turns the clock of a process.
+    pub(crate) fn turn_clock(&self, process: ProcessId, turn: impl FnOnce(&mut Clock, u64)) {
+        self.shared.lock().turn_clock(process, turn);
+    }
+
+    /// Calls `call` at `moment`, whatever becomes of any process.
+    pub(crate) fn call_at(&self, moment: u64, call: impl FnOnce() + Send + 'static) {
+        self.shared.lock().push(moment, Due::Call(Box::new(call)));
+    }
+
+    /// Ends `delay` from now, for a task of whatever process: something outside of it has happened.
+    pub(crate) fn sleep(&self, delay: Duration) -> Sleep {
+        let deadline = self.now().saturating_add(nanos(delay));
+        Sleep::new(Arc::clone(&self.shared), ProcessId(0), deadline)
+    }
+
+    /// Nothing happens any more.
+    pub(crate) fn halt(&self) {
+        self.shared.lock().halted = true;
+    }
+
+    /// How many turns and events there were, and a hash of their order.
+    pub(crate) fn tally(&self) -> (u64, u64) {
+        let state = self.shared.lock();
+        (state.events, state.hash)
+    }
+
+    /// From now on work that may block begins up to this late.
+    pub(crate) fn set_blocking_delay(&self, longest: Duration) {
+        self.shared.lock().blocking_delay = nanos(longest);
     }
 }
 
 impl SimRuntime {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+    pub(crate) fn id(&self) -> ProcessId {
+        self.process
     }
 }
 
 impl Runtime for SimRuntime {
     fn now(&self) -> Duration {
-        self.lock().now
+        Duration::from_nanos(self.shared.lock().shown_by(self.process))
     }
 
-    /// The wall clock is the monotonic one, as if the world had begun in 2001.
+    /// The wall clock is the monotonic one, as if the world had begun in 2001, and whatever its owner has
+    /// set it to.
     fn unix_millis(&self) -> u64 {
-        const BIRTH: u64 = 1_000_000_000_000;
-        BIRTH + u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX - BIRTH)
+        self.shared.lock().unix_millis(self.process)
     }
 
     fn sleep_until(&self, deadline: Duration) -> BoxFuture {
-        Box::pin(Sleep { deadline, registered: None, state: Arc::clone(&self.state) })
+        Box::pin(Sleep::new(Arc::clone(&self.shared), self.process, nanos(deadline)))
     }
 
     fn spawn(&self, task: BoxFuture) {
-        let mut state = self.lock();
-        let id = state.next_task;
-        state.next_task += 1;
-        state.tasks.insert(id, task);
-        state.wake(id);
+        // The task of a process that has ended is dropped, without the lock.
+        let refused = tasks::spawn(&self.shared, self.process, task);
+        drop(refused);
     }
 
     /// Runs as a task like any other: what may block takes no time here, but its turn comes when the
     /// seed says so.
     fn spawn_blocking(&self, work: Box<dyn FnOnce() + Send>) {
-        self.spawn(Box::pin(async move { work() }));
+        let wait = self.shared.lock().draw_blocking_delay();
+        if wait == 0 {
+            self.spawn(Box::pin(async move { work() }));
+            return;
+        }
+        let until = self.shared.lock().now.saturating_add(wait);
+        let sleep = Sleep::new(Arc::clone(&self.shared), ProcessId(0), until);
+        self.spawn(Box::pin(async move {
+            sleep.await;
+            work();
+        }));
     }
 
     fn random(&self) -> u64 {
-        self.lock().rng.u64(..)
-    }
-}
-
-/// A wait for a moment. Dropping it forgets the timer.
-struct Sleep {
-    deadline: Duration,
-    registered: Option<u64>,
-    state: Arc<Mutex<State>>,
-}
-
-impl Future for Sleep {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let shared = Arc::clone(&self.state);
-        let mut state = lock(&shared);
-        if state.now >= self.deadline {
-            return Poll::Ready(());
-        }
-        let id = *self.registered.get_or_insert_with(|| {
-            state.next_timer += 1;
-            state.next_timer
-        });
-        state.timers.insert((self.deadline, id), context.waker().clone());
-        Poll::Pending
-    }
-}
-
-impl Drop for Sleep {
-    fn drop(&mut self) {
-        if let Some(id) = self.registered {
-            lock(&self.state).timers.remove(&(self.deadline, id));
-        }
+        self.shared.lock().rng.u64(..)
     }
 }
 
@@ -247,64 +268,14 @@ impl fmt::Debug for Executor {
 
 impl fmt::Debug for SimRuntime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.lock();
+        let state = self.shared.lock();
         f.debug_struct("SimRuntime")
-            .field("now", &state.now)
-            .field("tasks", &state.tasks.len())
+            .field("now", &Duration::from_nanos(state.now))
+            .field("process", &self.process.0)
             .field("ready", &state.ready.len())
             .finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Three tasks that yield and sleep; the order in which they write is the order of the run.
-    fn order(seed: u64) -> Vec<u64> {
-        let executor = Executor::new(seed);
-        let runtime = executor.runtime();
-        let written = Arc::new(Mutex::new(Vec::new()));
-        for task in 0..3 {
-            let (clock, written) = (Arc::clone(&runtime), Arc::clone(&written));
-            runtime.spawn(Box::pin(async move {
-                for round in 1..20 {
-                    lock(&written).push(task);
-                    clock.sleep_until(Duration::from_millis(round)).await;
-                }
-            }));
-        }
-        executor.run_until(Duration::from_secs(1));
-        assert_eq!(runtime.now(), Duration::from_secs(1));
-        lock(&written).clone()
-    }
-
-    #[test]
-    fn a_seed_is_an_order_and_another_seed_another() {
-        assert_eq!(order(1), order(1));
-        assert_ne!(order(1), order(2));
-    }
-
-    #[test]
-    fn a_deadlock_is_told_and_not_waited_for() {
-        assert_eq!(Executor::new(1).block_on(std::future::pending::<()>()), None);
-    }
-
-    #[test]
-    fn a_timer_that_is_dropped_is_forgotten() {
-        let executor = Executor::new(1);
-        let runtime = executor.runtime();
-        let clock = Arc::clone(&runtime);
-        let waited = executor.block_on(async move {
-            let mut long = clock.sleep_until(Duration::from_secs(9));
-            let pending = std::future::poll_fn(|context| {
-                Poll::Ready(Pin::as_mut(&mut long).poll(context).is_pending())
-            });
-            assert!(pending.await);
-            drop(long);
-            clock.sleep_until(Duration::from_secs(1)).await;
-        });
-        assert_eq!(waited, Some(()));
-        assert!(runtime.lock().timers.is_empty());
-    }
-}
+mod tests;

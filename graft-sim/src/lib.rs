@@ -19,8 +19,27 @@
 //! assert_eq!(slept, Some(Duration::from_secs(3600))); // and no time passed at all
 //! ```
 
+mod clock;
+mod customers;
+mod disk;
 mod executor;
+mod faults;
+mod hosts;
+mod journal;
+mod machine;
+mod nemesis;
+mod network;
+mod oracle;
+mod report;
+mod swarm;
 mod trace;
+mod workload;
+mod world;
 
 pub use executor::{Executor, SimRuntime};
+pub use faults::{FaultCounts, FaultKind};
+pub use oracle::{Checker, Violation};
+pub use report::{Summary, simulate_all};
 pub use trace::Trace;
+pub use workload::{RegisterEntry, RegisterReply, RegisterStore, Registers, Rng, Workload};
+pub use world::{Options, Outcome, simulate};

@@ -1,0 +1,257 @@
+//! The clients: production code of `graft-client` on machines of their own, and customers who ask.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use graft::{Request, RequestError};
+use graft_client::Client;
+use graft_core::Runtime;
+
+use crate::{
+    clock::Clock,
+    executor::SimRuntime,
+    faults::FaultKind,
+    machine::{Placed, Tagged},
+    oracle::{Checker, End, Oracle},
+    workload::{ResponseOf, Workload},
+    world::{Stage, World},
+};
+
+/// A machine with a client.
+#[derive(Debug, Default)]
+pub(crate) struct Desk {
+    runtime: Option<Arc<SimRuntime>>,
+    client: Option<Client>,
+}
+
+/// A request whose end the oracle has not heard of. Where nobody waits for it any more, it hears of that.
+struct Pending<'a> {
+    oracle: &'a Oracle,
+    operation: Option<u64>,
+}
+
+impl Pending<'_> {
+    fn end(mut self, end: &End) {
+        if let Some(operation) = self.operation.take() {
+            self.oracle.end_request(operation, end);
+        }
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        if let Some(operation) = self.operation.take() {
+            self.oracle.end_request(operation, &End::Abandoned);
+        }
+    }
+}
+
+impl<W: Workload> World<W> {
+    /// Starts the client on machine `at`, with its customers.
+    pub(crate) fn open_desk(self: &Arc<Self>, at: usize) {
+        let clock = {
+            let mut nemesis = self.nemesis();
+            let drift = self.swarm.clocks.drift.min(0.01);
+            let pace = 1.0 + drift * (nemesis.rng.f64() * 2.0 - 1.0);
+            let shown = Duration::from_millis(nemesis.rng.u64(..100_000_000));
+            Clock::new(self.kernel.now(), shown, pace, 0)
+        };
+        let runtime = self.kernel.process(clock);
+        let link = Arc::new(self.network.of_client(at, Arc::clone(&runtime)));
+        let config = self.swarm.client.clone();
+        let own = Arc::clone(&runtime) as Arc<dyn Runtime>;
+        let client = match Client::new(link, own, config) {
+            Ok(client) => client,
+            Err(error) => {
+                let what = format!("client {at} does not start: {error}");
+                self.oracle.accuse(Checker::NothingUnexplained, what);
+                return;
+            }
+        };
+        for _ in 0..self.swarm.customers {
+            let seed = self.nemesis().rng.u64(..);
+            let customer =
+                Arc::clone(self).ask_again_and_again(client.clone(), Arc::clone(&runtime), seed);
+            runtime.spawn(Box::pin(customer));
+        }
+        let desk = Desk { runtime: Some(runtime), client: Some(client) };
+        let before = std::mem::replace(&mut self.desks()[at], desk);
+        drop(before);
+    }
+
+    /// The process of a client ends with all its requests, and another one begins.
+    pub(crate) fn crash_client(self: &Arc<Self>, at: usize) {
+        let desk = std::mem::take(&mut self.desks()[at]);
+        if let Some(runtime) = &desk.runtime {
+            self.kernel.kill(runtime.id());
+        }
+        drop(desk);
+        self.open_desk(at);
+    }
+
+    /// Many requests at once by the client on machine `at`.
+    pub(crate) fn burst(self: &Arc<Self>, at: usize, count: usize) {
+        let (runtime, client) = {
+            let desks = self.desks();
+            (desks[at].runtime.clone(), desks[at].client.clone())
+        };
+        let (Some(runtime), Some(client)) = (runtime, client) else { return };
+        for _ in 0..count {
+            let seed = self.nemesis().rng.u64(..);
+            let (world, client, clock) = (Arc::clone(self), client.clone(), Arc::clone(&runtime));
+            runtime.spawn(Box::pin(async move {
+                let mut rng = fastrand::Rng::with_seed(seed);
+                world.ask(&client, &clock, &mut rng, world.swarm.deadline).await;
+            }));
+        }
+    }
+
+    /// How long a request may take once everything has healed.
+    pub(crate) fn patience(&self) -> Duration {
+        self.swarm.deadline + self.swarm.client.attempt_timeout * 4 + self.replay_time()
+    }
+
+    /// One request by each client, which must succeed.
+    pub(crate) fn probe(self: &Arc<Self>) {
+        /// So often a session may expire under a request that goes through all the same in the end.
+        const MOST_EXPIRIES: usize = 20;
+        // What was lost on the way before is sent again after an attempt's time, and a session is opened first.
+        let deadline = self.patience();
+        for at in 0..self.swarm.clients {
+            let (runtime, client) = {
+                let desks = self.desks();
+                (desks[at].runtime.clone(), desks[at].client.clone())
+            };
+            let (Some(runtime), Some(client)) = (runtime, client) else { continue };
+            let (world, clock) = (Arc::clone(self), Arc::clone(&runtime));
+            let seed = self.nemesis().rng.u64(..);
+            runtime.spawn(Box::pin(async move {
+                let mut rng = fastrand::Rng::with_seed(seed);
+                for _ in 0..MOST_EXPIRIES {
+                    match world.ask(&client, &clock, &mut rng, deadline).await {
+                        None => return,
+                        // Where the table of sessions is small, clients put each other out.
+                        Some(RequestError::SessionExpired) => {}
+                        Some(error) => {
+                            let what =
+                                format!("a request after everything had healed ended as: {error}");
+                            world.oracle.accuse(Checker::RequestsResolve, what);
+                            return;
+                        }
+                    }
+                }
+            }));
+        }
+    }
+
+    async fn ask_again_and_again(
+        self: Arc<Self>,
+        client: Client,
+        clock: Arc<SimRuntime>,
+        seed: u64,
+    ) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        loop {
+            let chance = rng.f64().max(1e-6);
+            let pause = self.swarm.think.mul_f64((-chance.ln()).min(6.0));
+            clock.sleep_until(clock.now() + pause).await;
+            if self.stage() != Stage::Faults {
+                return;
+            }
+            self.ask(&client, &clock, &mut rng, self.swarm.deadline).await;
+        }
+    }
+
+    /// One request, from its sending to its end. Gives the error it ended with, if it did with one that is
+    /// not meant.
+    async fn ask(
+        &self,
+        client: &Client,
+        clock: &Arc<SimRuntime>,
+        rng: &mut fastrand::Rng,
+        deadline: Duration,
+    ) -> Option<RequestError> {
+        let (entry, open) = self.workload().request(rng);
+        let faults = self.stage() == Stage::Faults;
+        let panics = faults && rng.f64() < self.swarm.panics;
+        let cancels = faults && rng.f64() < self.swarm.cancels;
+        let operation = self.oracle.begin_request();
+        let pending = Pending { oracle: &self.oracle, operation: Some(operation) };
+        let tagged = Tagged::new(operation, panics, entry);
+        let limit = self.swarm.config.max_entry_bytes;
+        let request = Request::by(client, limit, &tagged).deadline(deadline);
+        let began = clock.now();
+        let ended = if cancels {
+            let patience = self.swarm.think.mul_f64(rng.f64());
+            match within(&**clock, began + patience, request).await {
+                Some(ended) => ended,
+                None => {
+                    self.oracle.strike(FaultKind::Cancellation);
+                    return None;
+                }
+            }
+        } else {
+            request.await
+        };
+        self.check_deadline(operation, clock.now().saturating_sub(began), deadline);
+        self.conclude(pending, open, ended)
+    }
+
+    fn check_deadline(&self, operation: u64, took: Duration, deadline: Duration) {
+        /// A client looks at its deadlines every 10 ms.
+        const SLACK: Duration = Duration::from_millis(12);
+        if took > deadline + SLACK {
+            let what =
+                format!("request {operation} ended after {took:?}, its deadline was {deadline:?}");
+            self.oracle.accuse(Checker::DeadlineKept, what);
+        }
+    }
+
+    fn conclude(
+        &self,
+        pending: Pending<'_>,
+        open: W::Open,
+        ended: Result<Placed<ResponseOf<W>>, RequestError>,
+    ) -> Option<RequestError> {
+        match ended {
+            Ok(Placed { index, response }) => {
+                let hash = W::response_hash(&response);
+                pending.end(&End::Answered { index, response: hash });
+                let fits = self.workload().response(open, &response);
+                if let Err(why) = fits {
+                    self.oracle.accuse(Checker::ResponseFits, why);
+                }
+                None
+            }
+            Err(error) => {
+                if matches!(error, RequestError::MachinePanicked { .. }) {
+                    self.oracle.strike(FaultKind::MachinePanic);
+                }
+                pending.end(&End::Failed(error.clone()));
+                Some(error)
+            }
+        }
+    }
+}
+
+/// What `future` gives, or `None` where that takes until `deadline`.
+async fn within<E: graft::Entry>(
+    clock: &dyn Runtime,
+    deadline: Duration,
+    request: Request<E>,
+) -> Option<Result<E::Response, RequestError>> {
+    let mut request = pin!(request);
+    let mut alarm = clock.sleep_until(deadline);
+    poll_fn(|context| {
+        if let Poll::Ready(ended) = request.as_mut().poll(context) {
+            return Poll::Ready(Some(ended));
+        }
+        Pin::as_mut(&mut alarm).poll(context).map(|()| None)
+    })
+    .await
+}

@@ -1,0 +1,147 @@
+//! The simulator from the command line: runs seeds, and replays one.
+
+use std::{
+    io::{self, Write},
+    num::NonZeroUsize,
+    ops::Range,
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
+
+use clap::{Parser, Subcommand};
+use graft_sim::{FaultKind, Options, Outcome, Registers, simulate, simulate_all};
+
+/// Runs whole clusters of production code under simulated network, disk and time.
+#[derive(Parser)]
+#[command(name = "graft-sim", version)]
+struct Arguments {
+    #[command(subcommand)]
+    order: Order,
+}
+
+#[derive(Subcommand)]
+enum Order {
+    /// Runs many seeds, and says what came of them. Exits with 1 where a property did not hold.
+    Run {
+        /// Which: the first, and one behind the last.
+        #[arg(long, value_name = "A..B", value_parser = parse_range)]
+        seeds: Range<u64>,
+        /// How long each lasts, in simulated minutes.
+        #[arg(long, default_value_t = 5.0)]
+        minutes: f64,
+        /// On how many threads. All there are, unless told otherwise.
+        #[arg(long)]
+        jobs: Option<NonZeroUsize>,
+        /// Also says how often each kind of fault struck.
+        #[arg(long)]
+        faults: bool,
+    },
+    /// Runs one seed again, and says what happened in it.
+    Replay {
+        /// Which.
+        #[arg(long)]
+        seed: u64,
+        /// How long it lasts, in simulated minutes: as it was run.
+        #[arg(long, default_value_t = 5.0)]
+        minutes: f64,
+        /// Says all that happened, and not its end alone.
+        #[arg(long)]
+        trace: bool,
+    },
+}
+
+/// From this many seeds on, each kind of fault must have struck.
+const MANY_SEEDS: u64 = 1000;
+/// How much of the end of a trace is shown.
+const END_OF_TRACE: usize = 60;
+
+fn main() -> ExitCode {
+    match carry_out(Arguments::parse().order) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        // Nobody reads any more.
+        Err(_) => ExitCode::from(2),
+    }
+}
+
+/// Says whether all was well.
+fn carry_out(order: Order) -> io::Result<bool> {
+    let mut out = io::stdout().lock();
+    match order {
+        Order::Run { seeds, minutes, jobs, faults } => {
+            let jobs = jobs.or_else(|| thread::available_parallelism().ok());
+            let jobs = jobs.unwrap_or(NonZeroUsize::MIN);
+            run(&mut out, seeds, &options(minutes), jobs, faults)
+        }
+        Order::Replay { seed, minutes, trace } => replay(&mut out, seed, &options(minutes), trace),
+    }
+}
+
+fn options(minutes: f64) -> Options {
+    let seconds = (minutes * 60.0).clamp(1.0, 1e6);
+    Options::default().length(Duration::from_secs_f64(seconds))
+}
+
+fn run(
+    out: &mut impl Write,
+    seeds: Range<u64>,
+    options: &Options,
+    jobs: NonZeroUsize,
+    faults: bool,
+) -> io::Result<bool> {
+    let summary = simulate_all(seeds, jobs, options, Registers::new, |_| false);
+    for failure in &summary.failures {
+        tell_failure(out, failure, options)?;
+    }
+    if faults {
+        for kind in FaultKind::ALL {
+            writeln!(out, "{:>10}  {kind:?}: {}", summary.faults.of(*kind), kind.meaning())?;
+        }
+    }
+    let missing: Vec<FaultKind> = summary.faults.missing().collect();
+    let blind = summary.seeds >= MANY_SEEDS && !missing.is_empty();
+    if blind {
+        writeln!(out, "these faults never struck, so nothing is known about them: {missing:?}")?;
+    }
+    writeln!(out, "{summary}")?;
+    Ok(summary.failures.is_empty() && !blind)
+}
+
+fn tell_failure(out: &mut impl Write, failure: &Outcome, options: &Options) -> io::Result<()> {
+    let Some(violation) = &failure.violation else { return Ok(()) };
+    let minutes = options.length.as_secs_f64() / 60.0;
+    writeln!(out, "seed {} failed: {violation}", failure.seed)?;
+    writeln!(out, "    {}", violation.checker.meaning())?;
+    writeln!(out, "    replay it: -- replay --seed {} --minutes {minutes}", failure.seed)
+}
+
+fn replay(out: &mut impl Write, seed: u64, options: &Options, all: bool) -> io::Result<bool> {
+    let outcome = simulate(seed, &options.trace(true), Registers::new);
+    let skipped = if all { 0 } else { outcome.trace.len().saturating_sub(END_OF_TRACE) };
+    if skipped > 0 {
+        writeln!(out, "({skipped} lines before these: --trace shows them)")?;
+    }
+    for line in &outcome.trace[skipped..] {
+        writeln!(out, "{line}")?;
+    }
+    tell_failure(out, &outcome, options)?;
+    writeln!(
+        out,
+        "seed={} hash={:016x} events={} simulated_s={:.1} ops={} faults={}",
+        outcome.seed,
+        outcome.hash,
+        outcome.events,
+        outcome.simulated.as_secs_f64(),
+        outcome.answered,
+        outcome.faults.total()
+    )?;
+    Ok(outcome.violation.is_none())
+}
+
+fn parse_range(text: &str) -> Result<Range<u64>, String> {
+    let wrong = || format!("`{text}` is no range of seeds: write one like 0..1000");
+    let (start, end) = text.split_once("..").ok_or_else(wrong)?;
+    let (Ok(start), Ok(end)) = (start.parse(), end.parse()) else { return Err(wrong()) };
+    if start < end { Ok(start..end) } else { Err(wrong()) }
+}

@@ -1,0 +1,51 @@
+//! Whole clusters from fixed seeds: a run is a function of its seed, nothing breaks in them, and much goes wrong.
+//!
+//! `GRAFT_LONG=1` runs many more. Each seed that once found something is kept here with its story.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "this is test code")]
+
+use std::{num::NonZeroUsize, thread, time::Duration};
+
+use graft_sim::{FaultKind, Options, Outcome, Registers, simulate, simulate_all};
+
+fn long() -> bool {
+    std::env::var_os("GRAFT_LONG").is_some()
+}
+
+fn minute() -> Options {
+    Options::default().length(Duration::from_secs(60))
+}
+
+fn must_pass(outcome: &Outcome) {
+    let Some(violation) = &outcome.violation else { return };
+    panic!("seed {}: {violation}; {}", outcome.seed, violation.checker.meaning());
+}
+
+#[test]
+fn the_same_seed_is_the_same_run_to_the_hash_and_another_seed_another() {
+    let mut hashes = Vec::new();
+    for seed in 0..4 {
+        let once = simulate(seed, &minute(), Registers::new);
+        let again = simulate(seed, &minute().trace(true), Registers::new);
+        must_pass(&once);
+        let told = (once.hash, once.events, once.answered, once.simulated);
+        assert_eq!(told, (again.hash, again.events, again.answered, again.simulated));
+        assert!(once.trace.is_empty() && again.trace.len() > 50, "a trace is kept if asked for");
+        hashes.push(once.hash);
+    }
+    hashes.sort_unstable();
+    hashes.dedup();
+    assert_eq!(hashes.len(), 4, "the seed makes no difference");
+}
+
+#[test]
+fn nothing_breaks_in_a_fixed_set_of_seeds_and_every_fault_strikes() {
+    let (seeds, options) = if long() { (0..2_000, Options::default()) } else { (0..120, minute()) };
+    let jobs = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let summary = simulate_all(seeds, jobs, &options, Registers::new, |_| false);
+    println!("{summary}");
+    summary.failures.iter().for_each(must_pass);
+    let missing: Vec<FaultKind> = summary.faults.missing().collect();
+    assert!(missing.is_empty(), "these never struck: {missing:?}");
+    assert!(summary.answered > 5_000, "only {} requests were answered", summary.answered);
+}
