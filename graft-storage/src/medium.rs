@@ -87,6 +87,26 @@ pub trait Medium: fmt::Debug + Send + Sync + 'static {
     /// [`io::ErrorKind::WouldBlock`] where somebody holds it; whatever the disk says.
     fn lock(&self) -> io::Result<LockGuard>;
 
+    /// The same for whoever only reads: beside others who do, never beside an owner. Changes nothing, so
+    /// that it can be had where nothing may be written. By default the same as [`lock`](Self::lock).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`lock`](Self::lock).
+    fn lock_shared(&self) -> io::Result<LockGuard> {
+        self.lock()
+    }
+
+    /// Whether files may be made, renamed and removed, as far as that can be told by asking: nothing is
+    /// changed. By default they may.
+    ///
+    /// # Errors
+    ///
+    /// Why not, in the words of the disk.
+    fn check_writable(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Remembers, until this process ends, that nothing more is known of what the disk holds. The first
     /// reason stays. Whoever opens the same directory in this process, by whatever path, finds it
     /// [`poisoned`](Self::poisoned): the system's cache may show what the disk never got.

@@ -97,6 +97,36 @@ fn a_disk_has_one_owner_at_a_time() {
 }
 
 #[test]
+fn a_disk_has_many_readers_or_one_owner() {
+    let directory = Directory::new("medium");
+    let (first, second) = (disk(&directory), disk(&directory));
+    let readers = [first.lock_shared().unwrap(), second.lock_shared().unwrap()];
+    assert_eq!(second.lock().unwrap_err().kind(), ErrorKind::WouldBlock);
+    drop(readers);
+    let owner = first.lock().unwrap();
+    assert_eq!(second.lock_shared().unwrap_err().kind(), ErrorKind::WouldBlock);
+    drop(owner);
+    drop(second.lock_shared().unwrap());
+    assert_eq!(std::fs::read_dir(directory.path().join("a/b")).unwrap().count(), 0);
+}
+
+/// The words of the system alone name neither the call nor the file.
+#[test]
+fn an_error_of_a_disk_says_what_was_tried_with_which_file() {
+    let directory = Directory::new("medium");
+    let disk = disk(&directory);
+    let errors = [
+        (disk.open("a", Open::Existing).unwrap_err(), "open a: "),
+        (disk.rename("a", "b").unwrap_err(), "rename a to b: "),
+        (disk.remove("a").unwrap_err(), "remove a: "),
+    ];
+    for (error, start) in errors {
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().starts_with(start), "{error}");
+    }
+}
+
+#[test]
 fn a_faulty_medium_has_one_owner_at_a_time() {
     let medium = FaultyMedium::new(1);
     one_owner_at_a_time(&medium, &medium.clone());
@@ -132,6 +162,33 @@ fn poison_stays_on_a_disk_by_whatever_path_and_on_no_other() {
         assert_eq!(disk(&directory).poisoned(), None);
         std::fs::remove_dir_all(directory.path().join("a")).unwrap();
     }
+}
+
+/// On Unix a medium is the directory that was opened, not whatever is found at its path.
+#[cfg(unix)]
+#[test]
+fn a_disk_stays_in_its_directory_when_that_is_moved_and_another_takes_its_place() {
+    let directory = Directory::new("medium");
+    let (path, aside) = (directory.path().join("a/b"), directory.path().join("aside"));
+    let first = disk(&directory);
+    first.open("kept", Open::CreateNew).unwrap().write_at(0, b"first").unwrap();
+    std::fs::rename(&path, &aside).unwrap();
+    let second = disk(&directory);
+    second.open("kept", Open::CreateNew).unwrap().write_at(0, b"second").unwrap();
+    let _both = (first.lock().unwrap(), second.lock().unwrap());
+    assert_eq!((text(&first, "kept"), text(&second, "kept")), ("first".into(), "second".into()));
+    first.open("new", Open::CreateNew).unwrap().write_at(0, b"new").unwrap();
+    first.rename("new", "newer").unwrap();
+    first.remove("kept").unwrap();
+    first.sync_names().unwrap();
+    assert_eq!(
+        (first.list().unwrap(), second.list().unwrap()),
+        (vec!["newer".into()], vec!["kept".into()])
+    );
+    assert_eq!(std::fs::read(aside.join("newer")).unwrap(), b"new");
+    first.poison("moved");
+    assert_eq!(Disk::open(&aside).unwrap().poisoned().as_deref(), Some("moved"));
+    assert_eq!(second.poisoned(), None);
 }
 
 #[test]

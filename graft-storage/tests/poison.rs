@@ -105,5 +105,16 @@ fn a_poisoned_directory_does_not_open_by_any_path() {
     assert_eq!(reason, "a sync failed: input/output error");
     let outcome = RedbStore::open(path.join("..").join("store"));
     assert!(matches!(outcome, Err(OpenError::Poisoned { .. })), "{outcome:?}");
+    #[cfg(unix)]
+    {
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let outcome = RedbStore::open(link);
+        assert!(matches!(outcome, Err(OpenError::Poisoned { .. })), "{outcome:?}");
+        let moved = directory.path().join("moved");
+        std::fs::rename(&path, &moved).unwrap();
+        let outcome = RedbStore::open(moved);
+        assert!(matches!(outcome, Err(OpenError::Poisoned { .. })), "{outcome:?}");
+    }
     drop(RedbStore::open(directory.path().join("another")).unwrap());
 }

@@ -1,25 +1,33 @@
 //! The real medium: a directory of the file system.
 
+mod directory;
+
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
+use self::directory::Directory;
 use super::{LockGuard, Medium, MediumFile, Open, check_name};
 
-/// The file whose lock stands for that of the directory. It is never written and never removed:
-/// removing it would let two owners each hold a lock of their own.
+/// The file whose lock stands for that of the directory where directories cannot be locked. It is never
+/// written and never removed: removing it would let two owners each hold a lock of their own.
 const LOCK: &str = "lock";
 
 /// A directory of the file system.
 ///
-/// The lock is the advisory one of the operating system on a file of its own, which the system gives up
-/// by itself when the process ends, however it ends.
+/// On Unix everything goes through a handle on the directory that is opened once. So the directory may be
+/// moved while it is in use, another one may take its path, and the process may change its working
+/// directory: the files stay those of this directory. Elsewhere the path is made absolute when it is opened.
 ///
-/// Where the operating system cannot sync a directory through the standard library (anywhere but on
-/// Unix), [`sync_names`](Medium::sync_names) leaves that to the file system's own journal.
+/// The lock is the advisory one of the operating system on the directory itself, which the system gives up
+/// by itself when the process ends, however it ends. Where directories cannot be locked (other systems than
+/// Unix, network file systems), it is that of a file in it, called `lock`.
+///
+/// Where the operating system cannot sync a directory (anywhere but on Unix),
+/// [`sync_names`](Medium::sync_names) leaves that to the file system's own journal.
 #[derive(Clone, Debug)]
 pub struct Disk {
     path: PathBuf,
@@ -35,15 +43,12 @@ impl Disk {
     /// is something else; whatever the system says.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref().to_path_buf();
-        if !fs::metadata(&path)?.is_dir() {
-            let problem = format!("{} is not a directory", path.display());
-            return Err(io::Error::new(io::ErrorKind::NotADirectory, problem));
-        }
         let directory = Directory::open(&path)?;
         Ok(Self { path, directory })
     }
 
-    /// The directory at `path`, which is made, durably and with all above it, where it does not exist.
+    /// The directory at `path`, which is made, with all above it, where it does not exist. A crash after
+    /// this finds it.
     ///
     /// # Errors
     ///
@@ -52,8 +57,12 @@ impl Disk {
         let path = path.as_ref();
         if !path.exists() {
             create_durably(path)?;
+            return Self::open(path);
         }
-        Self::open(path)
+        let disk = Self::open(path)?;
+        // Whoever made it, perhaps a moment ago, need not have synced its name.
+        disk.directory.sync_parent().map_err(|error| named("sync the directory above", &error))?;
+        Ok(disk)
     }
 
     /// Where it is, as it was given.
@@ -62,58 +71,104 @@ impl Disk {
         &self.path
     }
 
-    fn at(&self, name: &str) -> io::Result<PathBuf> {
-        check_name(name)?;
-        Ok(self.path.join(name))
+    /// Locks the directory, or the file in it that stands for it.
+    fn lock_as(&self, how: Lock) -> io::Result<LockGuard> {
+        match self.directory.to_lock().and_then(|file| how.take(file)) {
+            Ok(Some(guard)) => Ok(guard),
+            Ok(None) => Err(self.in_use()),
+            Err(error) if Directory::cannot_be_locked(&error) => self.lock_file(how),
+            Err(error) => Err(named("lock the directory", &error)),
+        }
     }
+
+    fn lock_file(&self, how: Lock) -> io::Result<LockGuard> {
+        let open = if how == Lock::Exclusive { Open::Create } else { Open::Read };
+        let file = match self.directory.open_file(LOCK, open) {
+            // Whoever reads alone leaves nothing behind, and where nobody ever wrote, nobody does now.
+            Err(error) if how == Lock::Shared && error.kind() == io::ErrorKind::NotFound => {
+                return Ok(LockGuard::new(()));
+            }
+            opened => opened.map_err(|error| named("open the file `lock`", &error))?,
+        };
+        how.take(file)?.ok_or_else(|| self.in_use())
+    }
+
+    fn in_use(&self) -> io::Error {
+        let problem = format!("{} is in use by another process or store", self.describe());
+        io::Error::new(io::ErrorKind::WouldBlock, problem)
+    }
+}
+
+/// How a directory is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Lock {
+    Exclusive,
+    Shared,
+}
+
+impl Lock {
+    /// Locks `file`, or returns `None` where somebody else holds it.
+    fn take(self, file: File) -> io::Result<Option<LockGuard>> {
+        let taken = match self {
+            Self::Exclusive => file.try_lock(),
+            Self::Shared => file.try_lock_shared(),
+        };
+        match taken {
+            Ok(()) => Ok(Some(LockGuard::new(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+/// What the system says of a name is not much: this adds what was tried, and keeps the kind.
+fn named(action: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{action}: {error}"))
 }
 
 impl Medium for Disk {
     fn open(&self, name: &str, how: Open) -> io::Result<Box<dyn MediumFile>> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(how.is_writable());
-        options.create(how == Open::Create).create_new(how == Open::CreateNew);
-        let file = options.open(self.at(name)?)?;
+        check_name(name)?;
+        let file = self.directory.open_file(name, how);
+        let file = file.map_err(|error| named(&format!("open {name}"), &error))?;
         Ok(Box::new(DiskFile::new(file)))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for found in fs::read_dir(&self.path)? {
-            // A name that is no Unicode is none of a store's own: shown, so that it is not overlooked.
-            let name = found?.file_name().to_string_lossy().into_owned();
-            if name != LOCK {
-                names.push(name);
-            }
-        }
+        let names = self.directory.names();
+        let mut names = names.map_err(|error| named("list the directory", &error))?;
+        names.retain(|name| name != LOCK);
         names.sort_unstable();
         Ok(names)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.at(from)?, self.at(to)?)
+        check_name(from)?;
+        check_name(to)?;
+        let renamed = self.directory.rename(from, to);
+        renamed.map_err(|error| named(&format!("rename {from} to {to}"), &error))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.at(name)?)
+        check_name(name)?;
+        let removed = self.directory.remove(name);
+        removed.map_err(|error| named(&format!("remove {name}"), &error))
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        self.directory.sync()
+        self.directory.sync().map_err(|error| named("sync the directory", &error))
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        self.directory.check_writable()
     }
 
     fn lock(&self) -> io::Result<LockGuard> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let file = options.open(self.path.join(LOCK))?;
-        match file.try_lock() {
-            Ok(()) => Ok(LockGuard::new(file)),
-            Err(TryLockError::Error(error)) => Err(error),
-            Err(TryLockError::WouldBlock) => {
-                let problem = format!("{} is in use by another process or store", self.describe());
-                Err(io::Error::new(io::ErrorKind::WouldBlock, problem))
-            }
-        }
+        self.lock_as(Lock::Exclusive)
+    }
+
+    fn lock_shared(&self) -> io::Result<LockGuard> {
+        self.lock_as(Lock::Shared)
     }
 
     fn poison(&self, reason: &str) {
@@ -143,7 +198,10 @@ fn create_durably(path: &Path) -> io::Result<()> {
         Some(above) if !above.as_os_str().is_empty() => above,
         _ => Path::new("."),
     };
-    if !above.exists() {
+    if above.exists() {
+        // A process that ended while it made several may have got as far as this one.
+        Directory::open(above)?.sync_parent()?;
+    } else {
         create_durably(above)?;
     }
     match fs::create_dir(path) {
@@ -151,57 +209,6 @@ fn create_durably(path: &Path) -> io::Result<()> {
         _ => {}
     }
     Directory::open(above)?.sync()
-}
-
-/// An open directory.
-///
-/// It is told from others by device and inode, which are its own while it is open, even where it is
-/// removed meanwhile: the list of the poisoned keeps its directories open for that.
-#[cfg(unix)]
-#[derive(Clone, Debug)]
-struct Directory {
-    file: Arc<File>,
-    identity: (u64, u64),
-}
-
-#[cfg(unix)]
-impl Directory {
-    fn open(path: &Path) -> io::Result<Self> {
-        use std::os::unix::fs::MetadataExt;
-        let file = File::open(path)?;
-        let metadata = file.metadata()?;
-        Ok(Self { identity: (metadata.dev(), metadata.ino()), file: Arc::new(file) })
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.file.sync_all()
-    }
-
-    fn is_same(&self, other: &Self) -> bool {
-        self.identity == other.identity
-    }
-}
-
-/// A directory, told from others by its path.
-#[cfg(not(unix))]
-#[derive(Clone, Debug)]
-struct Directory {
-    canonical: Arc<Path>,
-}
-
-#[cfg(not(unix))]
-impl Directory {
-    fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { canonical: fs::canonicalize(path)?.into() })
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn is_same(&self, other: &Self) -> bool {
-        self.canonical == other.canonical
-    }
 }
 
 /// An open file of the file system.
@@ -286,5 +293,31 @@ impl MediumFile for DiskFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.with(File::sync_data)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where directories cannot be locked.
+    #[test]
+    fn a_file_that_stands_for_its_directory_has_one_owner_or_many_readers() {
+        let path = std::env::temp_dir().join(format!("graft-lock-{}", std::process::id()));
+        let disk = Disk::create(&path).unwrap();
+        let reader = disk.lock_file(Lock::Shared).unwrap();
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0, "whoever reads leaves nothing behind");
+        drop(reader);
+        let owner = disk.lock_file(Lock::Exclusive).unwrap();
+        for how in [Lock::Exclusive, Lock::Shared] {
+            assert_eq!(disk.lock_file(how).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        }
+        drop(owner);
+        let readers = [(); 2].map(|()| disk.lock_file(Lock::Shared).unwrap());
+        let refused = disk.lock_file(Lock::Exclusive).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        drop(readers);
+        assert!(disk.list().unwrap().is_empty(), "it is not among the files");
+        fs::remove_dir_all(path).unwrap();
     }
 }

@@ -75,7 +75,7 @@ pub fn verify_on(medium: &Arc<dyn Medium>) -> Result<Report, OpenError> {
     if opening::is_empty(&**medium)? {
         return Ok(Report::default());
     }
-    let lock = opening::lock(&**medium)?;
+    let lock = opening::lock_to_read(&**medium)?;
     let options = Options::default();
     let found = look(medium, Open::Read, &options)?;
     let Some(born) = &found.born else {

@@ -12,7 +12,12 @@
 //!   by default.
 //! * `witness`: how far commits have been acknowledged.
 //! * `snapshot-N`: snapshots, the installed one and those that are coming in.
-//! * `lock`: held while the store is open. Files that end in `.tmp` are not complete yet.
+//! * `lock`: only where a directory itself cannot be locked, and locked in its place while the store is
+//!   open. Files that end in `.tmp` are not complete yet.
+//!
+//! On Unix all of them are reached through the directory as it was opened, not by its path, and the lock
+//! is on that directory: one that is moved while it is in use, or whose path another one takes, stays
+//! what it is.
 //!
 //! Everything that is not a record is in the active segment: the *head*, which every commit writes,
 //! and the *facts* for which it vouches, each with the number of the commit that wrote it:
@@ -211,7 +216,7 @@ const MAX_LOADS: usize = 256;
 /// * A write whose caller is gone happens all the same.
 /// * Writes of several callers that wait at the same time become one commit. Each is whole, and
 ///   they happen in the order in which they came.
-/// * Opening changes no file but `lock`: the store is written from the first
+/// * Opening changes no file: the store is written from the first
 ///   [`recover`](LogStore::recover) or [`create`](LogStore::create) on, so what was opened by mistake
 ///   stays as it was. What is read or told before that is what was found, some of which a power cut
 ///   may still undo.

@@ -205,11 +205,23 @@ pub(super) fn is_empty(medium: &dyn Medium) -> Result<bool, OpenError> {
 /// Takes the store for the caller alone. A directory of something else is refused before so much
 /// as a lock is put into it.
 pub(super) fn lock(medium: &dyn Medium) -> Result<LockGuard, OpenError> {
+    lock_by(medium, Medium::lock)
+}
+
+/// The same for the caller and others who only read.
+pub(super) fn lock_to_read(medium: &dyn Medium) -> Result<LockGuard, OpenError> {
+    lock_by(medium, Medium::lock_shared)
+}
+
+fn lock_by(
+    medium: &dyn Medium,
+    lock: impl FnOnce(&dyn Medium) -> io::Result<LockGuard>,
+) -> Result<LockGuard, OpenError> {
     let locked = Files::list(medium).and_then(|files| {
         if files.segments.is_empty() {
             files.check_own(medium)?;
         }
-        medium.lock().map_err(|source| match source.kind() {
+        lock(medium).map_err(|source| match source.kind() {
             io::ErrorKind::WouldBlock => OpenError::InUse { path: medium.describe() },
             _ => inaccessible(medium, source),
         })

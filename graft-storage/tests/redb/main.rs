@@ -11,6 +11,7 @@ mod common;
 mod damage;
 mod fixture;
 mod opening;
+mod places;
 mod space;
 mod support;
 
