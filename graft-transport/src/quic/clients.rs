@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     iter,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use graft_core::{LinkId, Reply, ReplyEnvelope};
@@ -11,7 +11,9 @@ use quinn::Connection;
 use tokio::sync::Notify;
 
 use super::{
+    config::Bounds,
     gate::Run,
+    intake::{Intake, Share},
     queue::{Queue, Refused},
     stats::Counters,
     stream,
@@ -49,6 +51,8 @@ pub(super) struct ClientLine {
     pub(super) connection: Connection,
     pub(super) certified: CertifiedPeer,
     pub(super) queue: Queue<ToClient>,
+    /// What of its requests was let in.
+    pub(super) share: Arc<Share>,
     /// Told once it is to end in order.
     pub(super) leaving: Notify,
 }
@@ -84,14 +88,56 @@ impl ClientLine {
 }
 
 /// All clients that are connected.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Clients {
-    lines: RwLock<BTreeMap<LinkId, Arc<ClientLine>>>,
+    lines: RwLock<Lines>,
     /// What each is told when it connects.
     members: Mutex<Option<Members>>,
+    /// What of their requests was let in.
+    pub(super) intake: Intake,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    by_link: BTreeMap<LinkId, Arc<ClientLine>>,
+    /// Those who left before all that they had asked was answered: it is at work still, so it counts. Otherwise who
+    /// left and came again could have any amount at work.
+    departed: BTreeMap<LinkId, (Run, Arc<Share>)>,
+    /// The run that answers, if one does.
+    run: Option<Run>,
+}
+
+impl Lines {
+    /// Nobody but this run answers any more.
+    fn begin(&mut self, run: Option<Run>, intake: &Intake) {
+        self.run = run;
+        self.departed.retain(|_, (of, share)| {
+            let is_answered = Some(*of) == run;
+            if !is_answered {
+                intake.forget(share);
+            }
+            is_answered
+        });
+    }
+
+    fn leave(&mut self, line: &ClientLine, intake: &Intake) -> Option<Arc<ClientLine>> {
+        self.departed.retain(|_, (_, share)| !share.is_free());
+        let gone = self.by_link.remove(&line.link)?;
+        if self.run != Some(line.run) {
+            intake.forget(&line.share);
+        } else if !line.share.is_free() {
+            self.departed.insert(line.link, (line.run, Arc::clone(&line.share)));
+        }
+        Some(gone)
+    }
 }
 
 impl Clients {
+    pub(super) fn new(bounds: &Bounds) -> Self {
+        let (lines, members) = (RwLock::default(), Mutex::default());
+        Self { lines, members, intake: Intake::new(bounds) }
+    }
+
     /// Takes in a new line and puts what each client is told first into its queue.
     pub(super) fn join(
         &self,
@@ -100,12 +146,12 @@ impl Clients {
         counters: &Counters,
     ) -> Result<(), Refusal> {
         let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut lines = self.lines.write().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() >= bound {
+        let mut lines = self.write();
+        if lines.by_link.len() >= bound {
             let text = format!("{bound} clients are connected here, which is the limit");
             return Err(Refusal { code: RefusalCode::TooMany, text });
         }
-        lines.insert(line.link, Arc::clone(line));
+        lines.by_link.insert(line.link, Arc::clone(line));
         drop(lines);
         let members = members.clone().map(ToClient::Members);
         line.push_all(&mut members.into_iter(), counters);
@@ -114,21 +160,31 @@ impl Clients {
 
     /// Forgets a line that has ended.
     pub(super) fn leave(&self, line: &ClientLine) {
-        let gone = self.lines.write().unwrap_or_else(PoisonError::into_inner).remove(&line.link);
+        let gone = self.write().leave(line, &self.intake);
         drop(gone);
         line.queue.close();
     }
 
     /// Sends replies of this run and leaves none.
     pub(super) fn send(&self, run: Run, replies: &mut Vec<ReplyEnvelope>, counters: &Counters) {
-        let lines = self.lines.read().unwrap_or_else(PoisonError::into_inner);
+        let lines = self.read();
         let mut rest = replies.drain(..).peekable();
         while let Some(link) = rest.peek().map(|reply| reply.link) {
-            let mut same = iter::from_fn(|| rest.next_if(|reply| reply.link == link))
-                .map(|reply| ToClient::Reply(reply.request_id, reply.reply));
-            match lines.get(&link).filter(|line| line.run == run) {
-                Some(line) => line.push_all(&mut same, counters),
-                None => counters.unwanted_replies.add(same.count() as u64),
+            let mut count = 0;
+            let mut same =
+                iter::from_fn(|| rest.next_if(|reply| reply.link == link)).map(|reply| {
+                    count += 1;
+                    ToClient::Reply(reply.request_id, reply.reply)
+                });
+            if let Some(line) = lines.by_link.get(&link).filter(|line| line.run == run) {
+                line.push_all(&mut same, counters);
+                self.intake.answered(&line.share, count);
+                continue;
+            }
+            same.for_each(drop);
+            counters.unwanted_replies.add(count as u64);
+            if let Some((_, share)) = lines.departed.get(&link).filter(|(of, _)| *of == run) {
+                self.intake.answered(share, count);
             }
         }
     }
@@ -144,11 +200,17 @@ impl Clients {
 
     /// Those of a run that is over leave in order.
     pub(super) fn close(&self, run: Run) {
+        let mut lines = self.write();
+        if lines.run == Some(run) {
+            lines.begin(None, &self.intake);
+        }
+        drop(lines);
         self.all().iter().filter(|line| line.run == run).for_each(|line| line.leave());
     }
 
-    /// Those of every other run leave in order.
+    /// From now on this run answers. Those of every other run leave in order.
     pub(super) fn close_except(&self, run: Run) {
+        self.write().begin(Some(run), &self.intake);
         self.all().iter().filter(|line| line.run != run).for_each(|line| line.leave());
     }
 
@@ -158,7 +220,7 @@ impl Clients {
     }
 
     pub(super) fn count(&self) -> usize {
-        self.lines.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.read().by_link.len()
     }
 
     /// Ends at once the lines whose certificates are not valid any more.
@@ -171,7 +233,14 @@ impl Clients {
     }
 
     fn all(&self) -> Vec<Arc<ClientLine>> {
-        let lines = self.lines.read().unwrap_or_else(PoisonError::into_inner);
-        lines.values().map(Arc::clone).collect()
+        self.read().by_link.values().map(Arc::clone).collect()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Lines> {
+        self.lines.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Lines> {
+        self.lines.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

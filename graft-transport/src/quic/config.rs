@@ -67,6 +67,13 @@ pub struct Bounds {
     /// What may wait for a client of replies, in bytes. From half of it on no more requests are taken from
     /// that client, and one that lets more wait is disconnected. Default 32 MiB.
     pub reply_bytes: usize,
+    /// What may be let in of one client's requests and not be answered yet, in bytes; a small request counts for
+    /// 1 KiB. Who has so much under way is not listened to until some of it is answered. Default 4 MiB: as much as a
+    /// leader sends ahead to a follower, and 4,096 small requests.
+    pub client_request_bytes: usize,
+    /// The same of all clients together. Default 8 MiB: two that have their whole share under way keep every disk busy, and
+    /// the more is let in, the longer everybody waits.
+    pub request_bytes: usize,
     /// How many peers may be connected. Default 64.
     pub peers: usize,
     /// How many clients may be connected. Default 1024.
@@ -88,6 +95,8 @@ impl Default for Bounds {
             append_bytes: 8 << 20,
             snapshot_bytes: 4 << 20,
             reply_bytes: 32 << 20,
+            client_request_bytes: 4 << 20,
+            request_bytes: 8 << 20,
             peers: 64,
             clients: 1024,
             handshakes: 256,

@@ -98,27 +98,30 @@ impl Gate {
     }
 
     /// Offers requests of clients of this run and leaves none. What is refused goes to `refused`, as long
-    /// as the run is open: after that nobody may be told that nothing was done by it.
+    /// as the run is open: after that nobody may be told that nothing was done by it. Says how many were taken.
     pub(super) fn offer_requests(
         &self,
         run: Run,
         requests: &mut Vec<Request>,
         counters: &Counters,
         mut refused: impl FnMut(&Request),
-    ) {
+    ) -> usize {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         let inbox = state.inbox.as_ref().filter(|_| state.runs == run.0);
         let Some(inbox) = inbox else {
             counters.unattended.add(requests.len() as u64);
             requests.clear();
-            return;
+            return 0;
         };
+        let mut taken = requests.len();
         for request in requests.drain(..) {
             if let Err(Inbound::Request(request)) = inbox.offer(Inbound::Request(request)) {
                 counters.refused_by_inbox[Class::Request as usize].add(1);
                 refused(&request);
+                taken -= 1;
             }
         }
+        taken
     }
 }
 

@@ -17,6 +17,7 @@ mod clients;
 mod config;
 mod dial;
 mod gate;
+mod intake;
 mod limits;
 mod link;
 mod network;

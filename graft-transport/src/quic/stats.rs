@@ -38,6 +38,9 @@ pub struct Stats {
     pub unattended: u64,
     /// Messages of a peer in another one's name, or for another server.
     pub misaddressed: u64,
+    /// How often a client's requests had to wait before they were let in, because too much of what it asked, or of what
+    /// all clients did, was not answered yet.
+    pub waits_of_clients: u64,
     /// Replies to clients that are not there any more.
     pub unwanted_replies: u64,
     /// Replies that were larger than they may be. Their clients were told so instead.
@@ -86,6 +89,7 @@ pub(super) struct Counters {
     pub(super) refused_by_inbox: [Counter; Class::ALL.len()],
     pub(super) unattended: Counter,
     pub(super) misaddressed: Counter,
+    pub(super) waits_of_clients: Counter,
     pub(super) unwanted_replies: Counter,
     pub(super) oversized_replies: Counter,
     pub(super) slow_clients: Counter,
@@ -126,6 +130,7 @@ impl Counters {
             refused_by_inbox: by_class(&self.refused_by_inbox),
             unattended: self.unattended.read(),
             misaddressed: self.misaddressed.read(),
+            waits_of_clients: self.waits_of_clients.read(),
             unwanted_replies: self.unwanted_replies.read(),
             oversized_replies: self.oversized_replies.read(),
             slow_clients: self.slow_clients.read(),

@@ -8,6 +8,7 @@ mod agreement;
 mod authority;
 mod common;
 mod conformance;
+mod intake;
 mod members;
 mod network;
 mod raw;

@@ -1,0 +1,259 @@
+//! How much of what clients ask the server takes upon itself at once: a request counts from when it is let in until
+//! it is answered.
+//!
+//! Who has used up its share is not listened to until some of it is answered. What it sends meanwhile waits on its own
+//! side, because QUIC's windows fill up; so a flood takes the memory of the one who makes it. Between clients that
+//! wait the turn goes round: each comes with one part of what it has sent, and the one that came first is let in first.
+//!
+//! A server answers every request that reached it, with a refusal if need be. So it is enough to count: of several
+//! requests of one client it does not matter which was answered.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use graft_core::Request;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::{config::Bounds, stats::Counter};
+
+/// What a small request takes on its way through a server beside its own bytes: its places in queues, in the log, among
+/// those who wait for an answer, and the answer.
+const LEAST_BYTES: usize = 1 << 10;
+
+/// All that is let in.
+#[derive(Debug)]
+pub(super) struct Intake {
+    room: Semaphore,
+    /// What one client may have in it.
+    share: u32,
+}
+
+/// What one client has let in.
+#[derive(Debug)]
+pub(super) struct Share {
+    room: Semaphore,
+    most: u32,
+    open: Mutex<Open>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+struct Open {
+    requests: u64,
+    bytes: u64,
+}
+
+impl Open {
+    /// Takes `requests` out, with their part of the bytes.
+    fn answer(&mut self, requests: u64) -> u64 {
+        let bytes = if requests >= self.requests {
+            self.bytes
+        } else {
+            let part = u128::from(self.bytes) * u128::from(requests) / u128::from(self.requests);
+            u64::try_from(part).unwrap_or(self.bytes)
+        };
+        self.requests = self.requests.saturating_sub(requests);
+        self.bytes -= bytes;
+        bytes
+    }
+}
+
+impl Intake {
+    pub(super) fn new(bounds: &Bounds) -> Self {
+        let most = u32::try_from(bounds.request_bytes).unwrap_or(u32::MAX).max(1);
+        let share = u32::try_from(bounds.client_request_bytes).unwrap_or(u32::MAX);
+        Self { room: Semaphore::new(most as usize), share: share.clamp(1, most) }
+    }
+
+    /// The share of a client that has just come.
+    pub(super) fn share(&self) -> Share {
+        let room = Semaphore::new(self.share as usize);
+        Share { room, most: self.share, open: Mutex::default() }
+    }
+
+    /// Waits until these requests of a client may be let in, and counts them from then on.
+    pub(super) async fn let_in(&self, share: &Share, requests: &[Request], waits: &Counter) {
+        let bytes = requests.iter().map(size).sum::<usize>().min(share.most as usize);
+        let bytes = u32::try_from(bytes).unwrap_or(share.most);
+        let at_once =
+            share.room.try_acquire_many(bytes).ok().zip(self.room.try_acquire_many(bytes).ok());
+        let permits = match at_once {
+            Some(permits) => Some(permits),
+            None => {
+                waits.add(1);
+                self.wait(share, bytes).await
+            }
+        };
+        // None of the two is ever closed.
+        let Some((own, all)) = permits else { return };
+        own.forget();
+        all.forget();
+        let mut open = share.lock();
+        open.requests += requests.len() as u64;
+        open.bytes += u64::from(bytes);
+    }
+
+    async fn wait<'a>(
+        &'a self,
+        share: &'a Share,
+        bytes: u32,
+    ) -> Option<(SemaphorePermit<'a>, SemaphorePermit<'a>)> {
+        let own = share.room.acquire_many(bytes).await.ok()?;
+        let all = self.room.acquire_many(bytes).await.ok()?;
+        Some((own, all))
+    }
+
+    /// So many requests of this client were answered.
+    pub(super) fn answered(&self, share: &Share, requests: usize) {
+        let bytes = share.lock().answer(requests as u64);
+        self.release(share, bytes);
+    }
+
+    /// Nothing of this client will be answered any more.
+    pub(super) fn forget(&self, share: &Share) {
+        let bytes = std::mem::take(&mut *share.lock()).bytes;
+        self.release(share, bytes);
+    }
+
+    fn release(&self, share: &Share, bytes: u64) {
+        // It was acquired, so it is a number of permits.
+        let permits = usize::try_from(bytes).unwrap_or(0);
+        if permits > 0 {
+            share.room.add_permits(permits);
+            self.room.add_permits(permits);
+        }
+    }
+}
+
+impl Share {
+    /// How many of the first of these are let in together: no more than half of the share, so that the next part is on
+    /// its way while one is worked on; but one in any case.
+    pub(super) fn part(&self, requests: &[Request]) -> usize {
+        let half = self.most as usize / 2;
+        let mut bytes = 0;
+        let fits = requests.iter().take_while(|request| {
+            bytes += size(request);
+            bytes <= half
+        });
+        fits.count().max(1).min(requests.len())
+    }
+
+    /// Whether nothing of it is unanswered.
+    pub(super) fn is_free(&self) -> bool {
+        self.lock().requests == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn size(request: &Request) -> usize {
+    request.size().max(LEAST_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::{Pin, pin},
+        task::{Context, Poll, Waker},
+        time::Duration,
+    };
+
+    use graft_core::{EntryKind, LinkId};
+
+    use super::*;
+
+    fn requests(count: usize, bytes: usize) -> Vec<Request> {
+        let request = Request {
+            link: LinkId(1),
+            request_id: 1,
+            deadline: Duration::ZERO,
+            kind: EntryKind::Plain,
+            payload: vec![0; bytes].into(),
+        };
+        vec![request; count]
+    }
+
+    fn intake(all: usize, one: usize) -> Intake {
+        let bounds = Bounds { request_bytes: all, client_request_bytes: one, ..Bounds::default() };
+        Intake::new(&bounds)
+    }
+
+    fn poll(future: Pin<&mut impl Future<Output = ()>>) -> bool {
+        future.poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(())
+    }
+
+    /// Lets them in, or says that they have to wait.
+    fn enters(intake: &Intake, share: &Share, requests: &[Request]) -> bool {
+        poll(pin!(intake.let_in(share, requests, &Counter::default())))
+    }
+
+    #[test]
+    fn a_client_that_used_up_its_share_waits_until_it_is_answered_and_others_do_not() {
+        let intake = intake(100 << 10, 10 << 10);
+        let (greedy, other) = (intake.share(), intake.share());
+        assert!(enters(&intake, &greedy, &requests(10, 5)));
+        let more = requests(2, 5);
+        let counter = Counter::default();
+        let mut waits = pin!(intake.let_in(&greedy, &more, &counter));
+        assert!(!poll(waits.as_mut()));
+        assert!(enters(&intake, &other, &requests(3, 5)));
+        intake.answered(&greedy, 1);
+        assert!(!poll(waits.as_mut()), "there is room for one");
+        intake.answered(&greedy, 1);
+        assert!(poll(waits.as_mut()));
+        intake.answered(&greedy, 10);
+        intake.answered(&other, 3);
+        assert!(greedy.is_free() && other.is_free());
+        assert_eq!(intake.room.available_permits(), 100 << 10);
+        assert_eq!(greedy.room.available_permits(), 10 << 10);
+    }
+
+    #[test]
+    fn where_all_is_used_up_the_one_that_came_first_is_let_in_first() {
+        let intake = intake(10 << 10, 10 << 10);
+        let [busy, large, small] = [(); 3].map(|()| intake.share());
+        assert!(enters(&intake, &busy, &requests(10, 5)));
+        let counter = Counter::default();
+        let (many, one) = (requests(4, 5), requests(1, 5));
+        let mut first = pin!(intake.let_in(&large, &many, &counter));
+        let mut second = pin!(intake.let_in(&small, &one, &counter));
+        assert!(!poll(first.as_mut()) && !poll(second.as_mut()));
+        intake.answered(&busy, 3);
+        assert!(!poll(first.as_mut()) && !poll(second.as_mut()), "nobody passes another");
+        intake.answered(&busy, 2);
+        assert!(poll(first.as_mut()) && poll(second.as_mut()));
+    }
+
+    #[test]
+    fn what_is_larger_than_a_share_gets_in_alone() {
+        let intake = intake(100 << 10, 10 << 10);
+        let share = intake.share();
+        assert!(enters(&intake, &share, &requests(1, 1 << 20)));
+        assert!(!enters(&intake, &share, &requests(1, 5)));
+        intake.answered(&share, 1);
+        assert!(enters(&intake, &share, &requests(1, 5)));
+    }
+
+    #[test]
+    fn what_was_let_in_and_nobody_answers_can_be_forgotten() {
+        let intake = intake(100 << 10, 10 << 10);
+        let share = intake.share();
+        assert!(enters(&intake, &share, &requests(3, 3000)));
+        intake.answered(&share, 1);
+        intake.forget(&share);
+        assert!(share.is_free());
+        assert_eq!(intake.room.available_permits(), 100 << 10);
+        // More answers than requests are none of anybody's.
+        intake.answered(&share, 5);
+        assert_eq!(intake.room.available_permits(), 100 << 10);
+    }
+
+    #[test]
+    fn parts_are_half_a_share_or_one_request() {
+        let share = intake(100 << 10, 10 << 10).share();
+        assert_eq!(share.part(&requests(3, 5)), 3);
+        assert_eq!(share.part(&requests(30, 5)), 5);
+        assert_eq!(share.part(&requests(30, 1 << 20)), 1);
+        assert_eq!(share.part(&requests(1, 1 << 20)), 1);
+    }
+}

@@ -1,0 +1,112 @@
+//! What a server lets in of its clients' requests before it has answered them.
+
+use graft_core::{Reply, Request};
+use graft_transport::quic::NetworkConfig;
+
+use crate::common::{Client, Server, bind_with, config, eventually, until};
+
+/// A small request counts for this many bytes.
+const SMALL: usize = 1 << 10;
+
+/// A server that lets so many small requests in, of one client and of all.
+fn limited(one: usize, all: usize) -> NetworkConfig {
+    let mut config = config("a");
+    config.bounds.client_request_bytes = one * SMALL;
+    config.bounds.request_bytes = all * SMALL;
+    config
+}
+
+async fn client(server: &Server) -> Client {
+    let client = Client::start(&[server.network.local_addr()]);
+    client.connects_to(server.node()).await;
+    client
+}
+
+fn flood(client: &Client, server: &Server, numbers: std::ops::Range<u64>) {
+    for number in numbers {
+        client.send(server.node(), number).unwrap();
+    }
+}
+
+/// Waits until so many requests have arrived.
+async fn arrived(server: &mut Server, count: usize) -> Vec<Request> {
+    let mut all = Vec::new();
+    eventually("the requests arrive", || {
+        all.append(&mut server.take().requests);
+        (all.len() >= count).then_some(())
+    })
+    .await;
+    all
+}
+
+/// Waits until somebody has to wait.
+async fn until_waits(server: &Server, times: u64) {
+    until(&server.network, "somebody waits", |stats| stats.waits_of_clients >= times).await;
+}
+
+const DONE: Reply = Reply::SessionDone;
+
+#[tokio::test]
+async fn who_has_too_much_under_way_is_heard_again_as_it_is_answered() {
+    let mut server = Server::of(bind_with(limited(64, 1024)));
+    let client = client(&server).await;
+    flood(&client, &server, 0..1000);
+    let mut numbers = Vec::new();
+    while numbers.len() < 1000 {
+        let waiting = arrived(&mut server, 1).await;
+        assert!(waiting.len() <= 64, "{} are under way", waiting.len());
+        for request in waiting {
+            server.answer(&request, DONE);
+            numbers.push(request.request_id);
+        }
+    }
+    assert!(numbers.into_iter().eq(0..1000), "each arrives once, in order");
+    assert!(server.network.stats().waits_of_clients > 0);
+    client.hears(&(server.node(), 999, DONE)).await;
+}
+
+#[tokio::test]
+async fn who_floods_keeps_nobody_else_from_being_heard() {
+    let mut server = Server::of(bind_with(limited(64, 1024)));
+    let greedy = client(&server).await;
+    flood(&greedy, &server, 0..1000);
+    until_waits(&server, 1).await;
+    let other = client(&server).await;
+    flood(&other, &server, 5000..5001);
+    let found = eventually("the other one is heard", || {
+        server.take().requests.into_iter().find(|request| request.request_id == 5000)
+    });
+    let found = found.await;
+    server.answer(&found, DONE);
+    other.hears(&(server.node(), 5000, DONE)).await;
+}
+
+#[tokio::test]
+async fn who_leaves_and_comes_again_has_no_more_under_way_than_before() {
+    let mut server = Server::of(bind_with(limited(64, 64)));
+    let first = client(&server).await;
+    flood(&first, &server, 0..64);
+    let waiting = arrived(&mut server, 64).await;
+    drop(first);
+    until(&server.network, "it has left", |stats| stats.clients == 0).await;
+    let second = client(&server).await;
+    flood(&second, &server, 100..101);
+    until_waits(&server, 1).await;
+    assert!(server.take().requests.is_empty(), "all is used up");
+    server.answer(&waiting[0], DONE);
+    assert_eq!(server.request().await.request_id, 100);
+}
+
+#[tokio::test]
+async fn what_a_run_left_unanswered_does_not_weigh_on_the_next() {
+    let mut server = Server::of(bind_with(limited(64, 64)));
+    let before = client(&server).await;
+    flood(&before, &server, 0..64);
+    arrived(&mut server, 64).await;
+    let Server { network, transport, .. } = server;
+    drop(transport);
+    let mut server = Server::of(network);
+    let after = client(&server).await;
+    flood(&after, &server, 100..164);
+    arrived(&mut server, 64).await;
+}
