@@ -74,7 +74,7 @@ impl Shared {
         Self {
             node: NodeId::of_name(&config.name),
             incarnation: AtomicU64::new(incarnation.0),
-            clients: Clients::new(&config.bounds),
+            clients: Clients::default(),
             peers: Peers::default(),
             gate: Gate::default(),
             counters: Counters::default(),
@@ -170,7 +170,6 @@ impl Shared {
                     Way::Peer => "a peer is refused",
                     Way::Client => "a client is refused",
                 };
-                // Clients may have any name; the cause is what is said once.
                 self.say(
                     what,
                     &format!("{name}: {}", refusal.code),

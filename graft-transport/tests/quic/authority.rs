@@ -2,10 +2,11 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     sync::{Mutex, OnceLock},
 };
 
-use graft_transport::quic::tls::{CertifiedName, Tls};
+use graft_transport::quic::tls::{CertifiedName, Tls, TlsBuilder};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
     ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
@@ -25,21 +26,57 @@ pub(crate) struct Issued {
 
 impl Issued {
     pub(crate) fn tls(&self) -> Tls {
-        let authority = authority().pem();
-        let certificate = self.certificate.pem();
-        Tls::from_pem(authority.as_bytes(), certificate.as_bytes(), self.key_pem.as_bytes())
-            .unwrap()
+        self.builder().build().unwrap()
+    }
+
+    pub(crate) fn builder(&self) -> TlsBuilder {
+        let [authority, certificate, key] = self.pems(&pem());
+        TlsBuilder::from_pem(&authority, &certificate, &key)
+    }
+
+    /// Puts this certificate and these authorities into force.
+    pub(crate) fn replace_in(&self, tls: &Tls, authorities: &str) {
+        let [authority, certificate, key] = self.pems(authorities);
+        tls.replace(&authority, &certificate, &key).unwrap();
+    }
+
+    fn pems(&self, authorities: &str) -> [Vec<u8>; 3] {
+        [authorities, &self.certificate.pem(), &self.key_pem].map(|pem| pem.as_bytes().to_vec())
     }
 }
 
-fn authority() -> &'static CertifiedIssuer<'static, KeyPair> {
-    static AUTHORITY: OnceLock<CertifiedIssuer<'static, KeyPair>> = OnceLock::new();
-    AUTHORITY.get_or_init(|| {
-        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-    })
+/// The authority's own certificate.
+pub(crate) fn pem() -> String {
+    authority().pem()
+}
+
+/// The certificate of the authority that comes after this one.
+pub(crate) fn next_pem() -> String {
+    next_authority().pem()
+}
+
+fn next_authority() -> &'static Authority {
+    static NEXT: OnceLock<Authority> = OnceLock::new();
+    NEXT.get_or_init(new_authority)
+}
+
+/// A certificate of this name by the authority that comes after this one.
+pub(crate) fn by_next(name: &CertifiedName) -> Issued {
+    issue_by(next_authority(), &name.dns_name(), STRANGERS, |_| {})
+}
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+fn authority() -> &'static Authority {
+    static AUTHORITY: OnceLock<Authority> = OnceLock::new();
+    AUTHORITY.get_or_init(new_authority)
+}
+
+fn new_authority() -> Authority {
+    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
 /// The certificate of this name: the same with the same key each time, as from files.
@@ -51,13 +88,44 @@ fn issued(name: &CertifiedName) -> Issued {
 }
 
 fn issue(dns_name: &str, serial: u64) -> Issued {
+    issue_by(authority(), dns_name, serial, |_| {})
+}
+
+fn issue_by(
+    authority: &Authority,
+    dns_name: &str,
+    serial: u64,
+    change: impl FnOnce(&mut CertificateParams),
+) -> Issued {
     let mut params = CertificateParams::new(vec![dns_name.to_owned()]).unwrap();
     params.serial_number = Some(SerialNumber::from(serial));
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    change(&mut params);
     let key = KeyPair::generate().unwrap();
-    let certificate = params.signed_by(&key, authority()).unwrap();
+    let certificate = params.signed_by(&key, authority).unwrap();
     Issued { certificate, key_pem: key.serialize_pem(), key_der: key.serialize_der(), serial }
+}
+
+/// Serial numbers of certificates that are made anew each time.
+const STRANGERS: u64 = 1 << 32;
+
+/// A certificate of this name by an authority that calls itself as the true one does.
+pub(crate) fn foreign(name: &CertifiedName) -> Issued {
+    issue_by(&new_authority(), &name.dns_name(), STRANGERS, |_| {})
+}
+
+/// Another certificate of this name, which is valid from the beginning of a year until that of another.
+pub(crate) fn dated(name: &CertifiedName, years: Range<i32>) -> Issued {
+    issue_by(authority(), &name.dns_name(), STRANGERS + 1, |params| {
+        params.not_before = date_time_ymd(years.start, 1, 1);
+        params.not_after = date_time_ymd(years.end, 1, 1);
+    })
+}
+
+/// Another certificate of this name, which is good.
+pub(crate) fn another(name: &CertifiedName) -> Issued {
+    issue(&name.dns_name(), STRANGERS + 2)
 }
 
 pub(crate) fn server(name: &str) -> Issued {

@@ -8,10 +8,11 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use graft_core::{
-    Arrivals, ClientRequest, ClusterId, EntryKind, Envelope, GroupId, Heartbeat, Inbox,
-    InboxLimits, InboxReceiver, Incarnation, Index, Link, Message, NodeId, PeerEnvelope, Replies,
-    Reply, Request, Runtime, Term, TokioRuntime, Transport,
+    AppendEntries, Arrivals, ClientRequest, ClusterId, Entry, EntryKind, Envelope, GroupId,
+    Heartbeat, Inbox, InboxLimits, InboxReceiver, Incarnation, Index, Link, LogId, LogTime,
+    Message, NodeId, PeerEnvelope, Replies, Reply, Request, Runtime, Term, TokioRuntime, Transport,
 };
 use graft_transport::quic::{
     LinkConfig, Network, NetworkConfig, PeerPlace, QuicLink, QuicTransport, Stats, tls::Tls,
@@ -150,6 +151,20 @@ pub(crate) fn heartbeat(from: NodeId, to: NodeId, number: u64) -> PeerEnvelope {
             checksum: None,
         }),
     }
+}
+
+/// One entry with this payload.
+pub(crate) fn append(from: NodeId, to: NodeId, payload: Bytes) -> PeerEnvelope {
+    let entry =
+        Entry { log_id: LogId::new(1, 1), time: LogTime(0), kind: EntryKind::Plain, payload };
+    let append = AppendEntries {
+        term: Term(1),
+        prev: LogId::ZERO,
+        commit: Index(0),
+        round: 0,
+        entries: vec![entry].into(),
+    };
+    PeerEnvelope { message: Message::AppendEntries(append), ..heartbeat(from, to, 1) }
 }
 
 /// Waits until the numbers of a network say so.

@@ -6,9 +6,13 @@
 
 mod agreement;
 mod authority;
+mod certificates;
 mod common;
 mod conformance;
-mod intake;
+mod frames;
+mod identity;
+mod limits;
+mod log;
 mod members;
 mod network;
 mod raw;

@@ -141,7 +141,7 @@ async fn a_newer_run_ends_the_one_before() {
     let mut second = Server::of(first.network.clone());
     let is_gone = || (!client.heard.gone.lock().unwrap().is_empty()).then_some(());
     eventually("clients of the earlier run are told", is_gone).await;
-    first.answer(&request, graft_core::Reply::SessionDone);
+    first.answer(&request, Reply::SessionDone);
     client.connects_to(second.node()).await;
     client.send(second.node(), 2).unwrap();
     let request = second.request().await;
@@ -201,8 +201,8 @@ async fn two_addresses_of_one_server_are_one_server() {
     let server = Server::start("a");
     let port = server.network.local_addr().port();
     let names = [format!("127.0.0.1:{port}"), format!("localhost:{port}")];
-    let runtime = crate::common::runtime();
-    let tls = crate::common::client_tls("shop");
+    let runtime = runtime();
+    let tls = client_tls("shop");
     let link = QuicLink::connect(names, tls, Default::default(), runtime);
     let link = link.unwrap();
     link.ready(PATIENCE).await.unwrap();

@@ -1,10 +1,11 @@
 //! Connections come, go and come back.
 
-use std::time::Duration;
-
 use graft_core::{Link, RejectReason, Reply, Transport};
+use graft_transport::quic::{Network, NetworkConfig};
 
-use crate::common::{Client, PATIENCE, Server, bind, eventually, introduce, until};
+use crate::common::{
+    Client, PATIENCE, Server, bind, bind_with, config, eventually, introduce, server_tls, until,
+};
 
 #[tokio::test]
 async fn servers_exchange_messages_and_a_client_gets_replies() {
@@ -80,10 +81,17 @@ async fn a_peer_that_starts_late_or_comes_back_elsewhere_is_found() {
     assert_eq!(second.message().await.message.term().0, 3);
 }
 
+/// A server that takes nobody for dead in the time of a test.
+fn patient(name: &str) -> NetworkConfig {
+    let mut config = config(name);
+    config.timing.idle_timeout = PATIENCE * 10;
+    config
+}
+
 #[tokio::test]
-async fn a_peer_that_is_killed_and_comes_back_is_noticed_well_within_the_idle_timeout() {
+async fn a_peer_that_is_killed_and_comes_back_is_noticed_long_before_the_idle_timeout() {
     for (name, killed) in [("a", "b"), ("b", "a")] {
-        let survivor = Server::start(name);
+        let survivor = Server::of(bind_with(patient(name)));
         let victim = tokio::task::spawn_blocking({
             let killed = killed.to_owned();
             move || {
@@ -92,7 +100,7 @@ async fn a_peer_that_is_killed_and_comes_back_is_noticed_well_within_the_idle_ti
                     .enable_all()
                     .build()
                     .unwrap();
-                let network = runtime.block_on(async { bind(&killed) });
+                let network = runtime.block_on(async { bind_with(patient(&killed)) });
                 (runtime, network)
             }
         });
@@ -103,19 +111,11 @@ async fn a_peer_that_is_killed_and_comes_back_is_noticed_well_within_the_idle_ti
         // Nothing is said: its tasks are gone, and its socket.
         runtime.shutdown_background();
         drop(network);
-        let tls = crate::common::server_tls(killed);
         let back = eventually("the port is free", || {
-            let config = crate::common::config(killed);
-            graft_transport::quic::Network::bind(
-                address,
-                config,
-                tls.clone(),
-                crate::common::runtime(),
-            )
-            .ok()
+            let tls = server_tls(killed);
+            Network::bind(address, patient(killed), tls, crate::common::runtime()).ok()
         });
         let back = Server::of(back.await);
-        let began = std::time::Instant::now();
         introduce(&[(name, &survivor.network), (killed, &back.network)]);
         let node = back.node();
         let connected = eventually("it is connected again", || {
@@ -124,8 +124,5 @@ async fn a_peer_that_is_killed_and_comes_back_is_noticed_well_within_the_idle_ti
             (survivor.network.stats().peers_connected >= 2).then_some(())
         });
         connected.await;
-        let took = began.elapsed();
-        println!("{killed} is connected again after {took:?}");
-        assert!(took < Duration::from_millis(1500), "it took {took:?}");
     }
 }

@@ -1,6 +1,9 @@
 //! Those who keep no rules: connections made by hand.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use graft_core::{ClusterId, Epoch, Incarnation, NodeId};
 use graft_transport::{
@@ -8,7 +11,10 @@ use graft_transport::{
     wire::v1::{Hello, Outgoing, Protocol, RefusalCode, Role, Schema, encode_hello},
 };
 use quinn::{Connection, ConnectionError, Endpoint, EndpointConfig, SendStream, TokioRuntime};
-use tokio::time::timeout;
+use tokio::{
+    task::{JoinHandle, JoinSet},
+    time::timeout,
+};
 
 use rustls::{
     DigitallySignedStruct,
@@ -26,13 +32,18 @@ use crate::{
 pub(crate) struct Raw {
     pub(crate) connection: Connection,
     pub(crate) send: SendStream,
-    /// Kept open.
-    _receive: Option<quinn::RecvStream>,
-    _endpoint: Endpoint,
+    /// Kept open, and not read.
+    receive: Option<quinn::RecvStream>,
+    endpoint: Endpoint,
 }
 
 pub(crate) fn endpoint() -> Endpoint {
-    let socket = std::net::UdpSocket::bind(loopback()).unwrap();
+    endpoint_at(Ipv4Addr::LOCALHOST)
+}
+
+/// One at another address of this machine.
+pub(crate) fn endpoint_at(address: Ipv4Addr) -> Endpoint {
+    let socket = std::net::UdpSocket::bind((address, 0)).unwrap();
     let runtime = Arc::new(TokioRuntime);
     Endpoint::new(EndpointConfig::default(), None, socket, runtime).unwrap()
 }
@@ -56,7 +67,7 @@ impl Raw {
         let tls = client_tls("mallory");
         let connection = connect(&endpoint, &tls, Alpn::Client, to).await.unwrap();
         let (send, receive) = connection.open_bi().await.unwrap();
-        Self { connection, send, _receive: Some(receive), _endpoint: endpoint }
+        Self { connection, send, receive: Some(receive), endpoint }
     }
 
     /// A server with the certificate of `name`, which has said nothing yet.
@@ -65,7 +76,7 @@ impl Raw {
         let tls = crate::common::server_tls(name);
         let connection = connect(&endpoint, &tls, Alpn::Peer, to).await.unwrap();
         let send = connection.open_uni().await.unwrap();
-        Self { connection, send, _receive: None, _endpoint: endpoint }
+        Self { connection, send, receive: None, endpoint }
     }
 
     pub(crate) async fn write(&mut self, bytes: &[u8]) {
@@ -75,6 +86,21 @@ impl Raw {
     pub(crate) async fn hello(&mut self, hello: &Hello) {
         let bytes = frames(|outgoing| encode_hello(hello, outgoing).unwrap());
         self.write(&bytes).await;
+    }
+
+    /// From now on it reads whatever comes, as long as the result lives.
+    pub(crate) fn read_all(&mut self) -> JoinSet<()> {
+        let mut receive = self.receive.take().unwrap();
+        let mut reading = JoinSet::new();
+        reading.spawn(async move {
+            while let Ok(Some(_)) = receive.read_chunk(usize::MAX, true).await {}
+        });
+        reading
+    }
+
+    /// From now on it speaks from another address.
+    pub(crate) fn rebind(&self) {
+        self.endpoint.rebind(std::net::UdpSocket::bind(loopback()).unwrap()).unwrap();
     }
 
     /// Waits until the server ends the connection with this code.
@@ -127,7 +153,47 @@ pub(crate) fn frames(write: impl FnOnce(&mut Outgoing)) -> Vec<u8> {
     outgoing.chunks().iter().flat_map(|chunk| chunk.to_vec()).collect()
 }
 
-/// A certificate on any protocol, and no question who answers.
+/// Answers at an address of its own with any certificate, on both protocols, and asks nobody for one. Handshakes go
+/// on for as long as it lives.
+pub(crate) struct Impostor {
+    pub(crate) address: SocketAddr,
+    _endpoint: Endpoint,
+    handshakes: JoinHandle<()>,
+}
+
+impl Impostor {
+    pub(crate) fn showing(issued: &Issued) -> Self {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let chain = vec![issued.certificate.der().clone()];
+        let key = issued.key_der.clone().try_into().unwrap();
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        config.alpn_protocols = vec![b"graft-peer/1".to_vec(), b"graft-client/1".to_vec()];
+        let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(config).unwrap();
+        let config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+        let endpoint = Endpoint::server(config, loopback()).unwrap();
+        let listening = endpoint.clone();
+        let handshakes = tokio::spawn(async move {
+            while let Some(incoming) = listening.accept().await {
+                // Whoever goes on after this has let itself be deceived.
+                let _gone = incoming.await;
+            }
+        });
+        Self { address: endpoint.local_addr().unwrap(), _endpoint: endpoint, handshakes }
+    }
+}
+
+impl Drop for Impostor {
+    fn drop(&mut self) {
+        self.handshakes.abort();
+    }
+}
+
+/// A certificate on any protocol, and no question who answers. Early data is sent wherever it can be.
 pub(crate) fn anything_goes(issued: &Issued, alpn: &[u8]) -> quinn::ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let trust = Arc::new(Credulous(Arc::clone(&provider)));
@@ -141,6 +207,7 @@ pub(crate) fn anything_goes(issued: &Issued, alpn: &[u8]) -> quinn::ClientConfig
         .with_client_auth_cert(chain, key.try_into().unwrap())
         .unwrap();
     config.alpn_protocols = vec![alpn.to_vec()];
+    config.enable_early_data = true;
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(config).unwrap();
     quinn::ClientConfig::new(Arc::new(crypto))
 }

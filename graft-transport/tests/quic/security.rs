@@ -1,21 +1,27 @@
 //! Whatever the other side sends, or does not send: it is refused by name, counted, and harms nobody else.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
 
 use graft_core::{ClientRequest, EntryKind, InboxLimits, Link, NodeId, Reply};
 use graft_transport::{
-    quic::{LinkConfig, NetworkConfig, Schema, tls::Alpn},
-    wire::v1::{
-        Header, Hello, Kind, Limits, Protocol, RefusalCode, Role, encode_peer, encode_requests,
+    quic::{
+        LinkConfig, NetworkConfig, Schema,
+        tls::{Alpn, SERVER_NAME},
     },
+    wire::v1::{Hello, Kind, Limits, Protocol, RefusalCode, Role, encode_peer, encode_requests},
 };
-use tokio::time::timeout;
+use quinn::ConnectionError;
+use tokio::{net::UdpSocket, time::timeout};
 
 use crate::{
     common::{
         Client, PATIENCE, Server, bind, bind_with, client_tls, config, eventually, heartbeat,
         introduce, place, until,
     },
+    frames::header,
     raw::{self, Raw, client_hello, frames, server_hello},
 };
 
@@ -28,80 +34,13 @@ fn hasty(name: &str) -> NetworkConfig {
 }
 
 /// Checks that a client which keeps the rules is served.
-async fn serves(server: &mut Server) {
+pub(crate) async fn serves(server: &mut Server) {
     let client = Client::start(&[server.network.local_addr()]);
     client.connects_to(server.node()).await;
     client.send(server.node(), 77).unwrap();
     let request = server.request().await;
     server.answer(&request, Reply::SessionDone);
     client.hears(&(server.node(), 77, Reply::SessionDone)).await;
-}
-
-fn header(kind: Kind, server: &Server) -> Header {
-    let cluster = config("a").cluster;
-    let _same_for_all = server;
-    Header { kind, cluster, group: graft_core::GroupId(0), body_bytes: 16, payload_bytes: 0 }
-}
-
-#[tokio::test]
-async fn a_client_that_sends_what_no_client_may_is_refused() {
-    let mut server = Server::start("a");
-    let good = header(Kind::Requests, &server).encode();
-    let mut flipped = good;
-    flipped[24] ^= 1;
-    let mut version = good;
-    version[4] = 9;
-    // The checksum is right, the kind is none.
-    let mut kind = good;
-    kind[5] = 200;
-    let checksum = crc32c::crc32c(&kind[..44]);
-    kind[44..].copy_from_slice(&checksum.to_le_bytes());
-    let huge = Header { body_bytes: u32::MAX, ..header(Kind::Requests, &server) }.encode();
-    let payload = Header { payload_bytes: 1 << 31, ..header(Kind::Requests, &server) }.encode();
-    let stranger =
-        Header { cluster: graft_core::ClusterId(5), ..header(Kind::Requests, &server) }.encode();
-    let empty = [&good[..], &[0xff; 16]].concat();
-    let (from, to) = (NodeId::of_name("b"), server.node());
-    let peers = frames(|outgoing| {
-        let envelope = heartbeat(from, to, 1);
-        encode_peer(&envelope, config("a").cluster, &Limits::default(), outgoing).unwrap();
-    });
-    let membership_entry = frames(|outgoing| {
-        let request = ClientRequest {
-            request_id: 1,
-            deadline: Duration::from_secs(1),
-            kind: EntryKind::Membership,
-            payload: b"mine".as_slice().into(),
-        };
-        let cluster = config("a").cluster;
-        encode_requests([&request], Duration::ZERO, cluster, &Limits::default(), outgoing);
-    });
-    let cases: [(&str, Vec<u8>, RefusalCode); 10] = [
-        ("garbage", vec![0x5a; 4096], RefusalCode::Malformed),
-        ("a bad checksum", flipped.to_vec(), RefusalCode::Malformed),
-        ("an unknown version", version.to_vec(), RefusalCode::UnknownVersion),
-        ("an unknown kind", kind.to_vec(), RefusalCode::UnknownKind),
-        ("an oversized body", huge.to_vec(), RefusalCode::TooLarge),
-        ("an oversized payload", payload.to_vec(), RefusalCode::TooLarge),
-        ("another cluster's frame", stranger.to_vec(), RefusalCode::WrongCluster),
-        ("a body that is no archive", empty, RefusalCode::Malformed),
-        ("a peer's frame", peers, RefusalCode::UnknownKind),
-        ("an entry that is not a client's", membership_entry, RefusalCode::Malformed),
-    ];
-    for (what, bytes, code) in cases {
-        println!("{what}");
-        let mut raw = Raw::client(server.network.local_addr()).await;
-        raw.hello(&client_hello()).await;
-        raw.write(&bytes).await;
-        raw.ends_with(code).await;
-    }
-    let stats = until(&server.network, "all are counted", |stats| {
-        stats.refused.values().sum::<u64>() == 10
-    });
-    assert_eq!(stats.await.refused.len(), 5);
-    let arrivals = server.take();
-    assert!(arrivals.is_empty(), "nothing of it arrives: {arrivals:?}");
-    serves(&mut server).await;
 }
 
 #[tokio::test]
@@ -112,7 +51,7 @@ async fn what_comes_instead_of_a_hello_is_refused() {
     garbage.write(&[0x5a; 100]).await;
     garbage.ends_with(RefusalCode::Malformed).await;
     let mut early = Raw::client(address).await;
-    early.write(&header(Kind::Requests, &server).encode()).await;
+    early.write(&header(Kind::Requests).encode()).await;
     early.ends_with(RefusalCode::UnknownKind).await;
     let mut wrong = Raw::client(address).await;
     wrong.hello(&Hello { role: Role::Server, ..client_hello() }).await;
@@ -139,27 +78,61 @@ async fn who_says_nothing_or_only_a_part_is_refused_in_time() {
     serves(&mut server).await;
 }
 
+/// Passes the first packet of a connection on to `server`, and nothing more.
+async fn begin_handshake(server: SocketAddr) {
+    let way = UdpSocket::bind(crate::common::loopback()).await.unwrap();
+    let endpoint = raw::endpoint();
+    let crypto = client_tls("mallory").client_crypto(Alpn::Client, None).unwrap();
+    let config = quinn::ClientConfig::new(crypto);
+    let to = way.local_addr().unwrap();
+    let _connecting = endpoint.connect_with(config, to, SERVER_NAME).unwrap();
+    let mut packet = [0; 2048];
+    let length = timeout(PATIENCE, way.recv(&mut packet)).await.unwrap().unwrap();
+    way.send_to(&packet[..length], server).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_handshake_that_does_not_go_on_is_given_up() {
-    let mut config = hasty("a");
+    let mut config = config("a");
     config.bounds.handshakes = 2;
+    config.timing.handshake = Duration::from_secs(1);
+    // It is not its silence that ends it.
+    config.timing.idle_timeout = PATIENCE * 10;
     let mut server = Server::of(bind_with(config));
-    // Two connections of which nothing but the first packet ever arrives.
+    let address = server.network.local_addr();
     for begun in 1..=2 {
-        let way = tokio::net::UdpSocket::bind(crate::common::loopback()).await.unwrap();
-        let endpoint = raw::endpoint();
-        let crypto = client_tls("mallory").client_crypto(Alpn::Client, None).unwrap();
-        let config = quinn::ClientConfig::new(crypto);
-        let name = graft_transport::quic::tls::SERVER_NAME;
-        let to = way.local_addr().unwrap();
-        let _connecting = endpoint.connect_with(config, to, name).unwrap();
-        let mut packet = [0; 2048];
-        let length = timeout(PATIENCE, way.recv(&mut packet)).await.unwrap().unwrap();
-        way.send_to(&packet[..length], server.network.local_addr()).await.unwrap();
+        begin_handshake(address).await;
         until(&server.network, "it arrives", |stats| stats.handshakes == begun).await;
     }
+    // Meanwhile there is no room for more.
+    begin_handshake(address).await;
+    until(&server.network, "there is no room", |stats| stats.handshakes_limited == 1).await;
     until(&server.network, "both are given up", |stats| stats.handshakes_failed == 2).await;
     serves(&mut server).await;
+}
+
+#[tokio::test]
+async fn an_address_begins_no_more_handshakes_than_it_may_and_others_are_not_held_to_it() {
+    let mut config = config("a");
+    config.bounds.handshake_burst = 5;
+    config.bounds.handshakes_per_second = 0;
+    let server = Server::of(bind_with(config));
+    let to = server.network.local_addr();
+    let connect = async |endpoint: &quinn::Endpoint| {
+        raw::connect(endpoint, &client_tls("mallory"), Alpn::Client, to).await
+    };
+    let endpoint = raw::endpoint();
+    for _ in 0..5 {
+        connect(&endpoint).await.unwrap();
+    }
+    // Another port is no other sender.
+    for endpoint in [endpoint, raw::endpoint()] {
+        let error = connect(&endpoint).await.unwrap_err();
+        assert!(matches!(&error, ConnectionError::ConnectionClosed(_)), "{error}");
+    }
+    let stats = server.network.stats();
+    assert_eq!((stats.handshakes, stats.handshakes_limited), (5, 2));
+    connect(&raw::endpoint_at(Ipv4Addr::new(127, 0, 0, 2))).await.unwrap();
 }
 
 #[tokio::test]
@@ -208,7 +181,7 @@ async fn a_peer_that_is_not_who_it_says_is_refused() {
     }
     let mut requests = Raw::server("b", address).await;
     requests.hello(&server_hello("b")).await;
-    requests.write(&header(Kind::Requests, &server).encode()).await;
+    requests.write(&header(Kind::Requests).encode()).await;
     requests.ends_with(RefusalCode::UnknownKind).await;
 }
 
@@ -322,6 +295,23 @@ async fn too_many_clients_are_told_so() {
 }
 
 #[tokio::test]
+async fn too_many_peers_are_told_so_and_those_who_are_there_may_come_again() {
+    let mut config = config("a");
+    config.bounds.peers = 1;
+    let server = Server::of(bind_with(config));
+    let mut first = Raw::server("b", server.network.local_addr()).await;
+    first.hello(&server_hello("b")).await;
+    until(&server.network, "it is taken in", |stats| stats.peers == 1).await;
+    let mut second = Raw::server("c", server.network.local_addr()).await;
+    second.hello(&server_hello("c")).await;
+    second.ends_with(RefusalCode::TooMany).await;
+    let mut again = Raw::server("b", server.network.local_addr()).await;
+    again.hello(&server_hello("b")).await;
+    first.ends_with(RefusalCode::Replaced).await;
+    assert_eq!(server.network.stats().peers, 1);
+}
+
+#[tokio::test]
 async fn senders_prove_their_address_where_many_come() {
     let mut config = config("a");
     config.bounds.unproven_handshakes = 0;
@@ -331,7 +321,7 @@ async fn senders_prove_their_address_where_many_come() {
 }
 
 #[tokio::test]
-async fn each_request_of_a_flood_is_taken_or_answered() {
+async fn each_request_of_a_flood_is_answered_once() {
     const COUNT: u64 = 20_000;
     let limits = InboxLimits { request_bytes: 64 << 10, ..InboxLimits::default() };
     let mut server = Server::with_inbox(bind("a"), limits);
@@ -340,13 +330,20 @@ async fn each_request_of_a_flood_is_taken_or_answered() {
     for number in 1..=COUNT {
         client.send(server.node(), number).unwrap();
     }
-    let mut taken = 0;
-    let all = eventually("each is taken or answered", || {
-        taken += server.take().requests.len();
-        let answered = client.heard.replies.lock().unwrap().len();
-        (taken + answered == usize::try_from(COUNT).unwrap()).then_some(answered)
+    let all = eventually("each is answered", || {
+        for request in server.take().requests {
+            server.answer(&request, Reply::SessionDone);
+        }
+        let replies = client.heard.replies.lock().unwrap();
+        (replies.len() == usize::try_from(COUNT).unwrap()).then(|| replies.clone())
     });
-    assert!(all.await > 0, "some are refused");
+    let mut all = all.await;
+    all.sort_unstable_by_key(|(_, number, _)| *number);
+    assert!(all.iter().map(|(_, number, _)| *number).eq(1..=COUNT), "each once");
+    let overloaded = Reply::Rejected(graft_core::RejectReason::Overloaded);
+    let is_refused = |reply: &Reply| *reply == overloaded;
+    assert!(all.iter().all(|(_, _, reply)| *reply == Reply::SessionDone || is_refused(reply)));
+    assert!(all.iter().any(|(_, _, reply)| is_refused(reply)), "some are refused");
     let refused = server.network.stats().refused_by_inbox;
     assert!(refused[graft_core::Class::Request as usize] > 0);
 }
@@ -382,6 +379,41 @@ async fn a_client_that_does_not_read_its_replies_is_disconnected() {
 }
 
 #[tokio::test]
+async fn a_client_whose_replies_wait_is_not_listened_to_until_it_reads_them() {
+    let mut config = config("a");
+    config.bounds.reply_bytes = 4 << 20;
+    let mut server = Server::of(bind_with(config));
+    let mut raw = Raw::client(server.network.local_addr()).await;
+    raw.hello(&client_hello()).await;
+    let cluster = crate::common::config("a").cluster;
+    let numbered = |request_id| {
+        let (deadline, kind) = (Duration::from_secs(5), EntryKind::Plain);
+        let payload = b"again".as_slice().into();
+        let request = ClientRequest { request_id, deadline, kind, payload };
+        frames(|outgoing| {
+            encode_requests([&request], Duration::ZERO, cluster, &Limits::default(), outgoing);
+        })
+    };
+    raw.write(&numbered(1)).await;
+    let request = server.request().await;
+    // More than half of what may wait, and less than all of it.
+    for _ in 0..48 {
+        server.answer(&request, Reply::Applied(vec![7; 64 << 10].into()));
+    }
+    // It was being listened to when these came to wait.
+    raw.write(&numbered(2)).await;
+    assert_eq!(server.request().await.request_id, 2);
+    raw.write(&numbered(3)).await;
+    // Whoever listened would have heard it by then.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(server.take().requests.is_empty(), "it is listened to");
+    let mut reading = raw.read_all();
+    assert_eq!(server.request().await.request_id, 3);
+    reading.abort_all();
+    assert_eq!(server.network.stats().slow_clients, 0);
+}
+
+#[tokio::test]
 async fn a_link_says_no_where_too_much_waits_and_what_is_too_large_is_answered() {
     let mut server = Server::start("a");
     let config = LinkConfig { request_bytes: 3 << 20, ..LinkConfig::default() };
@@ -414,8 +446,7 @@ async fn a_clients_certificate_is_refused_on_the_protocol_of_peers() {
     let endpoint = raw::endpoint();
     let to = server.network.local_addr();
     let config = raw::anything_goes(&crate::authority::client("mallory"), b"graft-peer/1");
-    let name = graft_transport::quic::tls::SERVER_NAME;
-    let connecting = endpoint.connect_with(config, to, name).unwrap();
+    let connecting = endpoint.connect_with(config, to, SERVER_NAME).unwrap();
     let end = match timeout(PATIENCE, connecting).await.expect("it ends in time") {
         Ok(connection) => timeout(PATIENCE, connection.closed()).await.expect("it is ended"),
         Err(error) => error,

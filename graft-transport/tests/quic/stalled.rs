@@ -6,15 +6,12 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use graft_core::{
-    AppendEntries, Class, Entry, EntryKind, Envelope, Index, LogId, LogTime, Message, NodeId,
-    PeerEnvelope, Term, Transport,
-};
+use graft_core::{Class, Envelope, NodeId, Transport};
 use graft_transport::wire::v1::{FrameReader, Kind, Limits, decode_peer};
 use tokio::time::timeout;
 
 use crate::{
-    common::{PATIENCE, Server, config, heartbeat, until},
+    common::{PATIENCE, Server, append, config, until},
     raw::{Raw, server_hello},
 };
 
@@ -38,19 +35,6 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.1.fetch_sub(self.0.len(), Ordering::Relaxed);
     }
-}
-
-fn append(from: NodeId, to: NodeId, payload: Bytes) -> PeerEnvelope {
-    let entry =
-        Entry { log_id: LogId::new(1, 1), time: LogTime(0), kind: EntryKind::Plain, payload };
-    let append = AppendEntries {
-        term: Term(1),
-        prev: LogId::ZERO,
-        commit: Index(0),
-        round: 0,
-        entries: vec![entry].into(),
-    };
-    PeerEnvelope { message: Message::AppendEntries(append), ..heartbeat(from, to, 1) }
 }
 
 #[tokio::test]

@@ -272,3 +272,33 @@ fn grow(bytes: &mut AlignedVec, more: usize, whole: usize) {
         bytes.reserve_exact(room - bytes.len());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use graft_core::GroupId;
+
+    use super::*;
+
+    #[test]
+    fn a_frame_that_was_announced_and_does_not_come_holds_little() {
+        let limits = Limits::default();
+        let (kind, group) = (Kind::Requests, GroupId(0));
+        let (body_bytes, payload_bytes) = (limits.body(kind), limits.payload(kind));
+        let header = Header { kind, cluster: ClusterId(1), group, body_bytes, payload_bytes };
+        let mut reader = FrameReader::new(limits, None);
+        reader.feed(header.encode().to_vec().into());
+        let held = |reader: &FrameReader| match &reader.state {
+            State::Rest(_, bytes) => bytes.capacity(),
+            _ => panic!("the header is right"),
+        };
+        assert_eq!((reader.next(), held(&reader)), (Ok(None), 0));
+        let mut arrived = 0;
+        while arrived + 1000 < header.rest() {
+            reader.feed(vec![0; 1000].into());
+            arrived += 1000;
+            assert_eq!(reader.next(), Ok(None));
+            let bound = (arrived * 2).max(FrameReader::FIRST_BYTES);
+            assert!(held(&reader) <= bound, "{} bytes for {arrived}", held(&reader));
+        }
+    }
+}
