@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use graft_core::{ClusterId, LinkId, RejectReason, Reply};
+use graft_core::{ClusterId, LinkId, RejectReason, Reply, Request};
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::{
     sync::OwnedSemaphorePermit,
@@ -46,6 +46,7 @@ pub(super) async fn run(
             connection: connection.clone(),
             certified: certified.clone(),
             queue: Queue::new(shared.config.bounds.reply_bytes),
+            share: Arc::new(shared.clients.intake.share()),
             leaving: tokio::sync::Notify::new(),
         });
         let bound = shared.config.bounds.clients;
@@ -67,13 +68,18 @@ pub(super) async fn run(
     shared.counters.clients_connected.add(1);
     // A client calls itself as it likes; whom it is said of must be few.
     shared.say_up(Way::Client, certified.name(), connection.remote_address());
+    let mut tasks = JoinSet::new();
     let end = match answers {
         Some(answers) => {
             let limits = shared.config.frames.with_replies_of(hello.max_reply_bytes);
-            live(shared, &line, answers, incoming, limits).await
+            tasks.spawn(write(Arc::clone(shared), Arc::clone(&line), answers, limits));
+            tasks.spawn(read(Arc::clone(shared), Arc::clone(&line), incoming));
+            live(&line, &mut tasks, shared.config.timing.farewell).await
         }
         None => End::Stopped,
     };
+    // Nothing is let in any more when the line gives back what it has let in.
+    tasks.shutdown().await;
     drop(place);
     shared.conclude(Way::Client, &connection, certified.name(), &end);
     began.elapsed()
@@ -140,17 +146,12 @@ async fn end_early(
     Duration::ZERO
 }
 
-/// Reads and writes until the connection ends or is to end.
+/// Watches over reading and writing until the connection ends or is to end.
 async fn live(
-    shared: &Arc<Shared>,
-    line: &Arc<ClientLine>,
-    answers: SendStream,
-    incoming: Incoming,
-    limits: Limits,
+    line: &ClientLine,
+    tasks: &mut JoinSet<Result<Done, End>>,
+    patience: Duration,
 ) -> End {
-    let mut tasks = JoinSet::new();
-    tasks.spawn(read(Arc::clone(shared), Arc::clone(line), incoming));
-    tasks.spawn(write(Arc::clone(shared), Arc::clone(line), answers, limits));
     let mut farewell = None;
     loop {
         tokio::select! {
@@ -164,7 +165,7 @@ async fn live(
             },
             error = line.connection.closed() => return End::of(error),
             () = line.leaving.notified(), if farewell.is_none() => {
-                farewell = Some(Instant::now() + shared.config.timing.farewell);
+                farewell = Some(Instant::now() + patience);
             }
             () = super::shared::until(farewell) => return End::Refuse(stream::closing()),
         }
@@ -260,7 +261,6 @@ async fn read(
 ) -> Result<Done, End> {
     let counters = &shared.counters;
     let mut requests = Vec::new();
-    let mut overloaded = Vec::new();
     loop {
         let now = shared.runtime.now();
         while let Some(frame) = incoming.frames.next()? {
@@ -273,16 +273,15 @@ async fn read(
                 requests.append(&mut decode_requests(&frame, line.link, now)?);
             }
         }
-        if !requests.is_empty() {
-            shared.gate.offer_requests(line.run, &mut requests, counters, |request| {
-                overloaded.push(request.request_id);
-            });
-        }
-        if !overloaded.is_empty() {
-            let mut refusals = overloaded.drain(..).map(|request_id| {
-                ToClient::Reply(request_id, Reply::Rejected(RejectReason::Overloaded))
-            });
-            line.push_all(&mut refusals, counters);
+        while !requests.is_empty() {
+            let rest = requests.split_off(line.share.part(&requests));
+            let mut part = std::mem::replace(&mut requests, rest);
+            offer(&shared, &line, &mut part).await;
+            if requests.is_empty() {
+                // Its memory is used again.
+                requests = part;
+                break;
+            }
         }
         // Who does not read replies is not listened to: requests that wait for it use up its memory.
         line.queue.room().await;
@@ -290,4 +289,23 @@ async fn read(
             return Ok(Done::Reading);
         }
     }
+}
+
+/// Lets these requests in, as soon as they may be, and leaves none.
+async fn offer(shared: &Shared, line: &ClientLine, requests: &mut Vec<Request>) {
+    let (counters, intake) = (&shared.counters, &shared.clients.intake);
+    let count = requests.len();
+    intake.let_in(&line.share, requests, &counters.waits_of_clients).await;
+    let mut overloaded = Vec::new();
+    let taken = shared.gate.offer_requests(line.run, requests, counters, |request| {
+        overloaded.push(request.request_id);
+    });
+    if taken == count {
+        return;
+    }
+    intake.answered(&line.share, count - taken);
+    let mut refusals = overloaded
+        .into_iter()
+        .map(|request_id| ToClient::Reply(request_id, Reply::Rejected(RejectReason::Overloaded)));
+    line.push_all(&mut refusals, counters);
 }

@@ -74,7 +74,7 @@ impl Shared {
         Self {
             node: NodeId::of_name(&config.name),
             incarnation: AtomicU64::new(incarnation.0),
-            clients: Clients::default(),
+            clients: Clients::new(&config.bounds),
             peers: Peers::default(),
             gate: Gate::default(),
             counters: Counters::default(),

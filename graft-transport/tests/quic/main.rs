@@ -11,6 +11,7 @@ mod common;
 mod conformance;
 mod frames;
 mod identity;
+mod intake;
 mod limits;
 mod log;
 mod members;
