@@ -76,7 +76,7 @@ impl Events {
             return;
         }
         let before = std::mem::replace(&mut self.known, now);
-        self.tell_change(before, now);
+        self.tell_change(raft, before, now);
         self.status.send_modify(|status| {
             status.role = now.role;
             status.term = now.term;
@@ -84,7 +84,7 @@ impl Events {
         });
     }
 
-    fn tell_change(&self, before: Known, now: Known) {
+    fn tell_change(&self, raft: &Raft, before: Known, now: Known) {
         let (node, term) = (&*self.name, now.term.0);
         if before.role != now.role {
             let (from, to) = (before.role, now.role);
@@ -97,7 +97,10 @@ impl Events {
         }
         match now.leader {
             Some(leader) if before.leader != now.leader && leader != self.node => {
-                tracing::info!(node, term, %leader, "follows a leader");
+                // A leader may be none of the members that are known here yet.
+                let info = raft.membership().nodes.get(&leader);
+                let name = info.map(|info| info.name.as_str());
+                tracing::info!(node, term, leader = name, number = %leader, "follows a leader");
             }
             _ => {}
         }
