@@ -90,9 +90,8 @@ async fn nobody_sends_before_the_handshake_is_over() {
     let dialer = raw::anything_goes(&authority::client("mallory"), b"graft-client/1");
     for round in 0..3 {
         let connecting = endpoint.connect_with(dialer.clone(), to, SERVER_NAME).unwrap();
-        let connecting = match connecting.into_0rtt() {
-            Ok(_) => panic!("connection {round} begins with data"),
-            Err(connecting) => connecting,
+        let Err(connecting) = connecting.into_0rtt() else {
+            panic!("connection {round} begins with data")
         };
         let connection = timeout(PATIENCE, connecting).await.unwrap().unwrap();
         let (mut send, mut receive) = connection.open_bi().await.unwrap();

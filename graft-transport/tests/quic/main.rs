@@ -2,7 +2,7 @@
 
 #![cfg(feature = "quic")]
 // Helpers of tests panic like tests.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod agreement;
 mod authority;
