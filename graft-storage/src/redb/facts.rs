@@ -13,17 +13,36 @@ use graft_core::{
 use super::codec::{In, Malformed, Out, unseal};
 use crate::outline::Outline;
 
-/// The version of the format. A build reads its own and refuses newer ones.
-pub(super) const VERSION: u32 = 1;
+/// The version of the format that a build writes. It reads that and the ones before, and refuses newer
+/// ones. What was begun in an earlier version is continued in it, file by file: a segment says in which
+/// it is, and what is beside the segments follows the one that is written. So a store becomes one of this
+/// version when its next segment begins, and until then it is what it was.
+///
+/// Version 2 says in the witness whose it is, and ties each block of a snapshot to all that describes the
+/// snapshot: in version 1 those of another store could be taken for its own.
+pub(super) const VERSION: u32 = 2;
 
-/// The layout in words. Its hash is stored beside the version, so that two layouts which by mistake
-/// share a version are not taken for each other. Change both together.
-const LAYOUT: &str = "\
+/// The version that knew neither.
+pub(super) const VERSION_1: u32 = 1;
+
+/// The layouts in words, by version. The hash of one is stored beside the version, so that two layouts which
+/// by mistake share a version are not taken for each other. Change both together.
+const LAYOUTS: [&str; VERSION as usize] = [LAYOUT_1, LAYOUT_2];
+
+const LAYOUT_1: &str = "\
     redb 3; log: group be64, first be64, part be32 -> chunk; head: ff x 20; facts: group \
     be64, kind u8; ballast: u8; chunk: first, count, length, crc32c of group and these; \
     record: crc32c of group, index, length, term, time, kind, payload; 16 aligned; head: \
     sequence, hard state, compacted, last, time, begin, written, stamps; witness: sequence, \
     segment, length; snapshots: blocks of 64k";
+
+const LAYOUT_2: &str = "\
+    redb 3; log: group be64, first be64, part be32 -> chunk; head: ff x 20; facts: group \
+    be64, kind u8; ballast: u8; chunk: first, count, length, crc32c of group and these; \
+    record: crc32c of group, index, length, term, time, kind, payload; 16 aligned; head: \
+    sequence, hard state, compacted, last, time, begin, written, stamps; witness: sequence, \
+    segment, length, cluster, node, incarnation; snapshots: version of its file; blocks of 64k, \
+    crc32c of file, meta, block, data";
 
 const MAGIC: &[u8; 8] = b"graftlog";
 
@@ -158,6 +177,8 @@ pub(super) struct Sealed {
 pub(super) struct Installed {
     pub(super) meta: SnapshotMeta,
     pub(super) file: u64,
+    /// The version of the format that its file is in.
+    pub(super) version: u8,
 }
 
 /// The format that a file says it is in.
@@ -168,8 +189,15 @@ pub(super) struct Format {
 }
 
 impl Format {
+    /// That of a segment that this build begins.
     pub(super) fn own() -> Self {
-        Self { version: VERSION, fingerprint: stable_hash(LAYOUT.as_bytes()) }
+        Self { version: VERSION, fingerprint: stable_hash(LAYOUT_2.as_bytes()) }
+    }
+
+    /// That of a version that this build reads.
+    pub(super) fn of(version: u32) -> Option<Self> {
+        let layout = LAYOUTS.get(usize::try_from(version.checked_sub(1)?).ok()?)?;
+        Some(Self { version, fingerprint: stable_hash(layout.as_bytes()) })
     }
 
     pub(super) fn encode(self, group: GroupId) -> Vec<u8> {
@@ -284,13 +312,22 @@ impl State {
                 }
             }
             Fact::Snapshot => {
-                out.u8(u8::from(self.snapshot.is_some()));
+                out.u8(self.snapshot.as_ref().map_or(0, |installed| installed.version));
                 if let Some(installed) = &self.snapshot {
                     out.u64(installed.file).snapshot_meta(&installed.meta);
                 }
             }
         }
         out.seal(&fact.key(self.group))
+    }
+
+    /// Whose the segment is that holds this head, and this value of the fact that says it.
+    pub(super) fn decode_identity(
+        head: &Head,
+        group: GroupId,
+        value: &[u8],
+    ) -> Result<Identity, (Fact, Malformed)> {
+        Value::decode(group, head, Fact::Identity, value)?.all(identity)
     }
 
     /// The state of which a segment holds this head, and this value of each fact.
@@ -300,8 +337,8 @@ impl State {
         group: GroupId,
         mut value: impl FnMut(Fact) -> Result<Vec<u8>, (Fact, Malformed)>,
     ) -> Result<Self, (Fact, Malformed)> {
+        let identity = Self::decode_identity(head, group, &value(Fact::Identity)?)?;
         let mut fact = |fact: Fact| Value::decode(group, head, fact, &value(fact)?);
-        let identity = fact(Fact::Identity)?.all(identity)?;
         let sealed = fact(Fact::Sealed)?.all(|fields| fields.list(sealed))?;
         let terms = fact(Fact::Terms)?
             .all(|fields| fields.list(|run| Ok((Index(run.u64()?), Term(run.u64()?)))))?;
@@ -346,10 +383,14 @@ fn sealed(fields: &mut In<'_>) -> Result<Sealed, Malformed> {
 }
 
 fn installed(fields: &mut In<'_>) -> Result<Option<Installed>, Malformed> {
-    if fields.u8()? == 0 {
+    let version = fields.u8()?;
+    if version == 0 {
         return Ok(None);
     }
-    Ok(Some(Installed { file: fields.u64()?, meta: fields.snapshot_meta()? }))
+    if u32::from(version) > VERSION {
+        return Err(format!("its file is in format {version}"));
+    }
+    Ok(Some(Installed { file: fields.u64()?, meta: fields.snapshot_meta()?, version }))
 }
 
 /// The bytes of a fact, once its checksum and its stamp have been found right.

@@ -99,7 +99,15 @@ pub(super) fn look(
         Some(acknowledged) => shorter(&**medium, newest, &acknowledged, error),
         None => error,
     })?;
-    let witness = witness?.ok_or_else(|| missing(&**medium, witness::NAME))?;
+    let mut witness = witness?.ok_or_else(|| missing(&**medium, witness::NAME))?;
+    // Where that cannot be read, the state cannot be read either, and its error says more.
+    if let Ok(identity) = active.view().and_then(|view| view.identity()) {
+        let checked = witness.check_owner(&identity, newest, active.version);
+        checked.map_err(|reason| OpenError::Corrupt {
+            location: in_store(&**medium, witness::NAME),
+            reason,
+        })?;
+    }
     let acknowledged = witness.latest();
     if newest < acknowledged.segment {
         return Err(missing(&**medium, &segment::file_name(acknowledged.segment)));
@@ -130,7 +138,7 @@ pub(super) fn look(
     let installed = state.snapshot.as_ref();
     let snapshot = installed.map(|installed| Snapshot::open(&**medium, installed).map(Arc::new));
     let snapshot = snapshot.transpose().map_err(failed)?;
-    let snapshots = files.snapshots();
+    let snapshots = files.snapshots().in_version(active.version);
     let untouched = Some(files);
     let born = Born { state, active: Arc::new(active), snapshot, witness, untouched };
     Ok(Found { born: Some(born), snapshots })

@@ -229,7 +229,10 @@ impl Reader {
         let pacer = self.pacer.as_ref().map(|pacer| (Arc::clone(pacer), Arc::clone(&self.shared)));
         let medium = &self.shared.medium;
         let segment = Segment::open(medium, segment, Open::Read, SEALED_CACHE_BYTES, pacer)?;
-        let found = segment.view()?.head()?.sequence;
+        let view = segment.view()?;
+        view.check_owner(&self.published()?.identity)?;
+        let found = view.head()?.sequence;
+        drop(view);
         if found == sequence {
             return Ok(segment);
         }

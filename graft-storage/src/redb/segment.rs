@@ -34,6 +34,8 @@ const PAGE: u64 = 4096;
 /// A segment of the log.
 pub(super) struct Segment {
     pub(super) number: u64,
+    /// The version of the format that it is in.
+    pub(super) version: u32,
     backend: Backend,
     /// Always there until it is dropped.
     database: Option<Database>,
@@ -121,8 +123,8 @@ impl Segment {
             return Err(OpenError::Foreign { file: location(), reason });
         }
         let opened = Self::start(number, backend, cache);
-        let segment = opened.map_err(|error| OpenError::of(&path, error))?;
-        segment.check_format(&path)?;
+        let mut segment = opened.map_err(|error| OpenError::of(&path, error))?;
+        segment.version = segment.check_format(&path)?;
         Ok(segment)
     }
 
@@ -148,7 +150,7 @@ impl Segment {
             other => other,
         });
         let database = Some(opened?);
-        Ok(Self { number, backend, database })
+        Ok(Self { number, version: VERSION, backend, database })
     }
 
     /// From now on it may be written: what redb did to recover it is written first.
@@ -205,7 +207,8 @@ impl Segment {
         })
     }
 
-    fn check_format(&self, path: &str) -> Result<(), OpenError> {
+    /// The version of its format, if it is one that this build reads.
+    fn check_format(&self, path: &str) -> Result<u32, OpenError> {
         let wrong = |error| OpenError::of(path, error);
         let file = format!("{} in {path}", self.name());
         let view = self.view().map_err(wrong)?;
@@ -220,15 +223,15 @@ impl Segment {
         };
         let found = Format::decode(GROUP, &found)
             .map_err(|reason| wrong(view.corrupt_fact(Fact::Format, reason)))?;
-        let own = Format::own();
         if found.version > VERSION {
             return Err(OpenError::NewerFormat { file, found: found.version, known: VERSION });
         }
-        if found != own {
+        let known = Format::of(found.version).unwrap_or_else(Format::own);
+        if found != known {
             let Format { version, fingerprint: found } = found;
-            return Err(OpenError::OtherFormat { file, version, found, known: own.fingerprint });
+            return Err(OpenError::OtherFormat { file, version, found, known: known.fingerprint });
         }
-        Ok(())
+        Ok(found.version)
     }
 
     fn database(&self) -> Result<&Database, StoreError> {

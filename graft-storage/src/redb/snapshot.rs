@@ -2,7 +2,9 @@
 //!
 //! A snapshot is written once, from its beginning to its end, and read the same way, so a tree
 //! would do nothing for it: the file is the snapshot's bytes in blocks of 64 KiB, each with a
-//! checksum behind it that also covers which snapshot and which block it is. A staged file is
+//! checksum behind it that also covers which snapshot and which block it is: all that describes the
+//! snapshot, its cluster and the digest of its bytes included, so that a file of another store, or
+//! with other bytes, is not taken for it. A staged file is
 //! synced before its last chunk is acknowledged, so that installing it is a small write like any
 //! other.
 
@@ -11,7 +13,10 @@ use std::{io, sync::Arc};
 use bytes::Bytes;
 use graft_core::{SnapshotChunk, SnapshotMeta, StoreError};
 
-use super::{codec::Out, facts::Installed};
+use super::{
+    codec::Out,
+    facts::{Installed, VERSION, VERSION_1},
+};
 use crate::{
     medium::{Medium, MediumFile, Open},
     plan,
@@ -120,13 +125,12 @@ impl Snapshot {
         number: u64,
         buffer: &'a mut [u8],
     ) -> Result<&'a [u8], StoreError> {
-        let meta = &self.installed.meta;
-        let length = to_usize(DATA.min(meta.size - number * DATA));
+        let length = to_usize(DATA.min(self.installed.meta.size - number * DATA));
         let whole = &mut buffer[..length + to_usize(CHECKSUM)];
         let action = "read a snapshot";
         file.read_at(number * BLOCK, whole).map_err(|source| StoreError::Io { action, source })?;
         let (data, stored) = whole.split_at(length);
-        let found = block_checksum(self.installed.file, meta, number, data);
+        let found = block_checksum(&self.installed, number, data);
         if stored == found.to_le_bytes() {
             return Ok(data);
         }
@@ -141,10 +145,21 @@ fn file_length(size: u64) -> u64 {
     size + size.div_ceil(DATA) * CHECKSUM
 }
 
-fn block_checksum(file: u64, meta: &SnapshotMeta, number: u64, data: &[u8]) -> u32 {
+fn block_checksum(installed: &Installed, number: u64, data: &[u8]) -> u32 {
+    let Installed { meta, file, version } = installed;
     let mut place = Out::default();
-    place.u64(file).u64(meta.id).log_id(meta.last).u64(meta.size).u64(number);
+    place.u64(*file);
+    if u32::from(*version) == VERSION_1 {
+        place.u64(meta.id).log_id(meta.last).u64(meta.size);
+    } else {
+        place.snapshot_meta(meta);
+    }
+    place.u64(number);
     crc32c::crc32c_append(crc32c::crc32c(&place.0), data)
+}
+
+fn to_u8(version: u32) -> u8 {
+    u8::try_from(version).unwrap_or(u8::MAX)
 }
 
 fn to_usize(value: u64) -> usize {
@@ -188,8 +203,7 @@ impl Staged {
 
     fn write_tail(&mut self) -> io::Result<()> {
         let number = (self.size - 1) / DATA;
-        let Installed { meta, file } = &self.installed;
-        let checksum = block_checksum(*file, meta, number, &self.tail);
+        let checksum = block_checksum(&self.installed, number, &self.tail);
         self.tail.extend_from_slice(&checksum.to_le_bytes());
         self.file.write_at(number * BLOCK, &self.tail)?;
         self.unsynced += self.tail.len() as u64;
@@ -203,12 +217,20 @@ impl Staged {
 pub(super) struct Snapshots {
     staged: Vec<Staged>,
     next_file: u64,
+    /// The version of the format that their files are in.
+    version: u8,
 }
 
 impl Snapshots {
     /// None yet; their files get numbers above `highest_file`.
     pub(super) fn new(highest_file: u64) -> Self {
-        Self { staged: Vec::new(), next_file: highest_file + 1 }
+        Self { staged: Vec::new(), next_file: highest_file + 1, version: to_u8(VERSION) }
+    }
+
+    /// The same for a store that goes on in a file of this version.
+    pub(super) fn in_version(mut self, version: u32) -> Self {
+        self.version = to_u8(version);
+        self
     }
 
     /// Keeps `chunk`. One that begins at 0 begins its snapshot anew.
@@ -255,7 +277,7 @@ impl Snapshots {
         let number = self.next_file;
         self.next_file += 1;
         let file = medium.open(&file_name(number), Open::CreateNew)?;
-        let installed = Installed { meta, file: number };
+        let installed = Installed { meta, file: number, version: self.version };
         Ok(Staged { installed, file, size: 0, tail: Vec::new(), unsynced: 0 })
     }
 
@@ -280,7 +302,7 @@ impl Snapshots {
         let (file, installed) = match at.map(|at| self.staged.remove(at)) {
             Some(staged) => (Some(staged.file), staged.installed),
             // An empty snapshot is complete without a chunk.
-            None => (None, Installed { meta, file: NO_FILE }),
+            None => (None, Installed { meta, file: NO_FILE, version: self.version }),
         };
         let (newer, older) = std::mem::take(&mut self.staged)
             .into_iter()

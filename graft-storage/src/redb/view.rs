@@ -2,7 +2,7 @@
 
 use std::ops::{ControlFlow, Range};
 
-use graft_core::{Entry, Index, StoreError};
+use graft_core::{Entry, Identity, Index, StoreError};
 use redb::{ReadOnlyTable, ReadTransaction};
 
 use super::{
@@ -75,6 +75,28 @@ impl<'a> View<'a> {
             Err(redb::TableError::TableDoesNotExist(_)) => Ok(false),
             opened => Ok(opened.map(|_| true)?),
         })
+    }
+
+    /// Whose the segment is.
+    pub(super) fn identity(&self) -> Result<Identity, StoreError> {
+        let head = self.head()?;
+        let missing = || self.corrupt_fact(Fact::Identity, "it is missing".into());
+        let found = self.fact(Fact::Identity)?.ok_or_else(missing)?;
+        let decoded = State::decode_identity(&head, GROUP, &found);
+        decoded.map_err(|(fact, reason)| self.corrupt_fact(fact, reason))
+    }
+
+    /// An error unless the segment is of the store of this identity.
+    pub(super) fn check_owner(&self, owner: &Identity) -> Result<(), StoreError> {
+        let found = self.identity()?;
+        if found == *owner {
+            return Ok(());
+        }
+        let of = |it: &Identity| {
+            format!("server `{}` of cluster {}, born as {}", it.name, it.cluster, it.incarnation)
+        };
+        let reason = format!("the file is of {}, the store of {}", of(&found), of(owner));
+        Err(self.corrupt_fact(Fact::Identity, reason))
     }
 
     /// Everything that the segment holds beside records.

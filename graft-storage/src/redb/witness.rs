@@ -8,18 +8,31 @@
 //! lower number than the true one only makes the check weaker, not wrong. The end of a process,
 //! however sudden, loses nothing of it.
 //!
+//! It says whose it is, so that the one of another store is not taken for its own: that would vouch for
+//! less than was acknowledged here. In version 1 of the format it did not.
+//!
 //! Two slots, each in a sector of its own, are written in turn, so that one that cannot be read
 //! leaves the other.
 
-use std::io;
+use std::{fmt, io};
 
-use super::codec::{In, Malformed, Out, unseal};
+use graft_core::{ClusterId, Identity, Incarnation, NodeId};
+
+use super::{
+    codec::{In, Malformed, Out, unseal},
+    facts::VERSION_1,
+};
 use crate::medium::{Medium, MediumFile, Open, SECTOR};
 
 pub(super) const NAME: &str = "witness";
 
 const SLOTS: u64 = 2;
-const PLACE: &[u8] = b"witness";
+const PLACE: &[u8] = b"witness 2";
+const PLACE_1: &[u8] = b"witness";
+
+/// The bytes of a slot, with their checksum.
+const LENGTH: usize = 52;
+const LENGTH_1: usize = 28;
 
 /// What was acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
@@ -32,27 +45,64 @@ pub(super) struct Acknowledged {
     pub(super) length: u64,
 }
 
+/// Whose a witness is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Owner {
+    cluster: ClusterId,
+    node: NodeId,
+    incarnation: Incarnation,
+}
+
+impl Owner {
+    fn of(identity: &Identity) -> Self {
+        let Identity { cluster, node, incarnation, .. } = *identity;
+        Self { cluster, node, incarnation }
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cluster, node, incarnation } = self;
+        write!(f, "server {node} of cluster {cluster}, born as {incarnation}")
+    }
+}
+
+/// What a slot says. Nobody is named in version 1.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    acknowledged: Acknowledged,
+    owner: Option<Owner>,
+}
+
 #[derive(Debug)]
 pub(super) struct Witness {
     file: Box<dyn MediumFile>,
     latest: Acknowledged,
+    /// What was found in it.
+    found: Vec<Slot>,
+    /// Who is named in what is written; nobody as long as the store is in version 1.
+    owner: Option<Owner>,
+    /// The same once it is in this build's version.
+    next_owner: Option<Owner>,
 }
 
 impl Witness {
     /// A new witness of nothing, durable under its name.
-    pub(super) fn create(medium: &dyn Medium) -> io::Result<Self> {
+    pub(super) fn create(medium: &dyn Medium, identity: &Identity) -> io::Result<Self> {
         let file = medium.open(NAME, Open::Create)?;
-        let mut witness = Self { file, latest: Acknowledged::default() };
+        let owner = Some(Owner::of(identity));
+        let latest = Acknowledged::default();
+        let witness = Self { file, latest, found: Vec::new(), owner, next_owner: owner };
         for slot in 0..SLOTS {
-            witness.write(slot, Acknowledged::default())?;
+            witness.write(slot, latest)?;
         }
         witness.file.sync_data()?;
         medium.sync_names()?;
-        witness.latest = Acknowledged::default();
         Ok(witness)
     }
 
-    /// The witness on `medium`, or `None` where there is none.
+    /// The witness on `medium`, or `None` where there is none. Whose it is is [to be
+    /// checked](Self::check_owner).
     pub(super) fn open(
         medium: &dyn Medium,
         how: Open,
@@ -62,15 +112,46 @@ impl Witness {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let mut latest = None;
+        let mut found = Vec::new();
         let mut problem = Malformed::default();
         for slot in 0..SLOTS {
             match read(&*file, slot) {
-                Ok(found) => latest = latest.max(Some(found)),
-                Err(found) => problem = found,
+                Ok(slot) => found.push(slot),
+                Err(said) => problem = said,
             }
         }
-        Ok(Some(latest.map(|latest| Self { file, latest }).ok_or(problem)))
+        let latest = found.iter().map(|slot| slot.acknowledged).max();
+        let witness = |latest| Self { file, latest, found, owner: None, next_owner: None };
+        Ok(Some(latest.map(witness).ok_or(problem)))
+    }
+
+    /// Checks that it is the witness of the store of this identity, whose newest segment has this number
+    /// and is in this version. From now on it is written in that.
+    pub(super) fn check_owner(
+        &mut self,
+        identity: &Identity,
+        segment: u64,
+        version: u32,
+    ) -> Result<(), Malformed> {
+        let owner = Owner::of(identity);
+        for slot in &self.found {
+            match slot.owner {
+                Some(found) if found == owner => {}
+                Some(found) => {
+                    return Err(format!("it is of {found}, the store of {owner}"));
+                }
+                // Of a segment before the newest: that may have been in version 1.
+                None if version == VERSION_1 || slot.acknowledged.segment < segment => {}
+                None => {
+                    return Err(format!(
+                        "it is in format {VERSION_1}, the segment that it names in format {version}"
+                    ));
+                }
+            }
+        }
+        self.next_owner = Some(owner);
+        self.owner = (version != VERSION_1).then_some(owner);
+        Ok(())
     }
 
     pub(super) fn latest(&self) -> Acknowledged {
@@ -79,6 +160,10 @@ impl Witness {
 
     /// Remembers a commit whose sync has returned, for whoever opens the store after this process.
     pub(super) fn acknowledge(&mut self, commit: Acknowledged) -> io::Result<()> {
+        if commit.segment != self.latest.segment {
+            // It was begun by this build.
+            self.owner = self.next_owner;
+        }
         self.write(commit.sequence % SLOTS, commit)?;
         self.latest = commit;
         Ok(())
@@ -88,16 +173,45 @@ impl Witness {
         self.file.sync_data()
     }
 
-    fn write(&mut self, slot: u64, commit: Acknowledged) -> io::Result<()> {
-        let mut out = Out(Vec::with_capacity(28));
+    fn write(&self, slot: u64, commit: Acknowledged) -> io::Result<()> {
+        let mut out = Out(Vec::with_capacity(LENGTH));
         out.u64(commit.sequence).u64(commit.segment).u64(commit.length);
-        self.file.write_at(slot * SECTOR as u64, &out.seal(PLACE))
+        let place = match self.owner {
+            Some(Owner { cluster, node, incarnation }) => {
+                out.u64(cluster.0).u64(node.0).u64(incarnation.0);
+                PLACE
+            }
+            None => PLACE_1,
+        };
+        self.file.write_at(slot * SECTOR as u64, &out.seal(place))
     }
 }
 
-fn read(file: &dyn MediumFile, slot: u64) -> Result<Acknowledged, Malformed> {
-    let mut bytes = [0; 28];
-    file.read_at(slot * SECTOR as u64, &mut bytes).map_err(|error| error.to_string())?;
-    let mut fields = In::new(unseal(PLACE, &bytes)?);
-    Ok(Acknowledged { sequence: fields.u64()?, segment: fields.u64()?, length: fields.u64()? })
+fn read(file: &dyn MediumFile, slot: u64) -> Result<Slot, Malformed> {
+    let mut bytes = [0; LENGTH];
+    let offset = slot * SECTOR as u64;
+    let words = |error: io::Error| error.to_string();
+    // One of version 1 may end where its last slot does.
+    let there = file.len().map_err(words)?.saturating_sub(offset);
+    let there = usize::try_from(there).unwrap_or(LENGTH).min(LENGTH);
+    if there < LENGTH_1 {
+        return Err(format!("it ends at byte {there} of slot {slot}"));
+    }
+    file.read_at(offset, &mut bytes[..there]).map_err(words)?;
+    let acknowledged = |fields: &mut In<'_>| {
+        let (sequence, segment) = (fields.u64()?, fields.u64()?);
+        Ok::<_, Malformed>(Acknowledged { sequence, segment, length: fields.u64()? })
+    };
+    let problem = match unseal(PLACE, &bytes) {
+        Ok(bytes) => {
+            let fields = &mut In::new(bytes);
+            let acknowledged = acknowledged(fields)?;
+            let (cluster, node) = (ClusterId(fields.u64()?), NodeId(fields.u64()?));
+            let owner = Owner { cluster, node, incarnation: Incarnation(fields.u64()?) };
+            return Ok(Slot { acknowledged, owner: Some(owner) });
+        }
+        Err(problem) => problem,
+    };
+    let bytes = unseal(PLACE_1, &bytes[..LENGTH_1]).map_err(|_| problem)?;
+    Ok(Slot { acknowledged: acknowledged(&mut In::new(bytes))?, owner: None })
 }

@@ -131,7 +131,7 @@ impl Writer {
             medium.poison(&format!("the birth of the store: {source}"));
             StoreError::Io { action: "create the store", source }
         };
-        let mut witness = Witness::create(medium).map_err(io)?;
+        let mut witness = Witness::create(medium, identity).map_err(io)?;
         let mut state = State::newborn(identity.clone());
         let active = begin_segment(&self.shared, &mut state, Changes::default())?;
         witness.acknowledge(acknowledged(&state, &active)).map_err(io)?;

@@ -1,8 +1,8 @@
 //! A store that was written once is read by every later build.
 //!
-//! `tests/fixtures/redb-v1` is a store in format 1, as a build of that format left it. It is never
-//! written again: what a later build cannot read any more shows here. A new format gets a directory
-//! of its own beside it, written by `GRAFT_WRITE_FIXTURE=1`.
+//! `tests/fixtures/redb-v1` is a store in format 1, as a build of that format left it, and so are those
+//! beside it. None is ever written again: what a later build cannot read any more shows here. A new
+//! format gets a directory of its own beside them, written by `GRAFT_WRITE_FIXTURE=1`.
 
 use std::{env, fs, path::PathBuf, sync::Arc};
 
@@ -14,14 +14,14 @@ use graft_core::{
 };
 use graft_storage::{
     RedbStore,
-    medium::Disk,
+    medium::{Disk, FaultyMedium, Medium, Open},
     redb::{OpenError, Options, verify},
 };
 
 use crate::support::{Directory, read_all, settle, wait};
 
 /// The format that this build writes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// As small as the files of a store get.
 fn options() -> Options {
@@ -189,7 +189,16 @@ fn holds_everything(store: &RedbStore) {
 
 #[test]
 fn a_store_in_format_1_is_read_to_the_last_byte_and_goes_on() {
-    let directory = copy(1);
+    is_read_to_the_last_byte_and_goes_on(1);
+}
+
+#[test]
+fn a_store_in_format_2_is_read_to_the_last_byte_and_goes_on() {
+    is_read_to_the_last_byte_and_goes_on(2);
+}
+
+fn is_read_to_the_last_byte_and_goes_on(version: u32) {
+    let directory = copy(version);
     let report = verify(directory.path()).unwrap();
     assert_eq!((report.entries, report.snapshot_bytes), (69, 70_000));
     let store = RedbStore::open(directory.path()).unwrap();
@@ -264,7 +273,7 @@ fn claim(directory: &Directory, version: u32) {
 
 #[test]
 fn a_newer_format_is_refused_by_name() {
-    let directory = copy(1);
+    let directory = copy(VERSION);
     claim(&directory, VERSION + 1);
     let before = directory.content();
     for error in [
@@ -280,4 +289,75 @@ fn a_newer_format_is_refused_by_name() {
     // It is for the number alone.
     claim(&directory, VERSION);
     holds_everything(&RedbStore::open(directory.path()).unwrap());
+}
+
+/// The stored store on a medium that fails.
+fn on_a_faulty_medium(version: u32) -> FaultyMedium {
+    let medium = FaultyMedium::new(1);
+    for file in fs::read_dir(stored(version)).unwrap().map(Result::unwrap) {
+        let name = file.file_name().into_string().unwrap();
+        let to = medium.open(&name, Open::CreateNew).unwrap();
+        to.write_at(0, &fs::read(file.path()).unwrap()).unwrap();
+        to.sync_data().unwrap();
+    }
+    medium.sync_names().unwrap();
+    medium
+}
+
+/// The later entries of a store that goes on.
+fn later(from: u64, to: u64) -> Write {
+    Write::Append((from..to).map(|index| entry(5, index)).collect())
+}
+
+/// A store goes over to this build's format file by file. Wherever the power goes meanwhile, it is one that can be
+/// read, with all that was acknowledged.
+#[test]
+fn a_store_in_format_1_goes_over_to_format_2_wherever_the_power_goes() {
+    let medium = on_a_faulty_medium(1).recording();
+    let store = RedbStore::open_on(Arc::new(medium.clone()), &options()).unwrap();
+    assert_eq!(wait(store.recover()).unwrap(), Some(expected()));
+    // At which boundary each last entry was acknowledged.
+    let mut acknowledged = vec![(0, 119)];
+    for first in (120..200).step_by(8) {
+        wait(store.write(vec![later(first, first + 8)])).unwrap();
+        acknowledged.push((medium.boundaries(), first + 7));
+    }
+    drop(store);
+    let names: Vec<String> = medium.image().names().map(str::to_owned).collect();
+    assert!(names.contains(&"log-00000000000000000007.redb".to_owned()), "{names:?}");
+    let trace = medium.trace().unwrap();
+    let mut replay = trace.replay();
+    loop {
+        let at = replay.boundary();
+        let promised = acknowledged.iter().rev().find(|(boundary, _)| *boundary <= at).unwrap().1;
+        for medium in [replay.exit(at), replay.crash(at)] {
+            let store = RedbStore::open_on(Arc::new(medium), &options());
+            let store = store.unwrap_or_else(|error| panic!("boundary {at}: {error}"));
+            let found = wait(store.recover()).unwrap().unwrap();
+            assert!(found.last.index.0 >= promised, "boundary {at}: {} of {promised}", found.last);
+            assert!(read_all(&store, 51, 120).unwrap() == entries(51, 120));
+            let (meta, bytes) = snapshot();
+            let read = wait(store.read_snapshot(meta.id, 0, usize::MAX)).unwrap();
+            assert!(bytes.starts_with(&read) && !read.is_empty());
+            let next = found.last.index.0 + 1;
+            wait(store.write(vec![later(next, next + 1)])).unwrap();
+        }
+        if !replay.advance() {
+            break;
+        }
+    }
+}
+
+/// What was taken from a store of format 1 is not believed in one of format 2.
+#[test]
+fn a_witness_in_format_1_does_not_vouch_for_a_store_in_format_2() {
+    let directory = Directory::new("fixture");
+    let store = RedbStore::open_with(directory.path(), &options()).unwrap();
+    wait(live(&store)).unwrap();
+    drop(store);
+    let old = fs::read(stored(1).join("witness")).unwrap();
+    fs::write(directory.at("witness"), old).unwrap();
+    let error = RedbStore::open(directory.path()).unwrap_err();
+    let OpenError::Corrupt { location, reason } = &error else { panic!("{error:?}") };
+    assert!(location.starts_with("witness") && reason.contains("format 1"), "{error}");
 }

@@ -10,6 +10,7 @@ mod commits;
 mod common;
 mod damage;
 mod fixture;
+mod foreign;
 mod opening;
 mod places;
 mod space;
