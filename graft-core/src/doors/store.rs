@@ -136,12 +136,13 @@ pub enum StoreError {
     /// A newer handle has recovered this store.
     #[error("this handle is fenced: the store has been recovered by a newer one")]
     Fenced,
-    /// A sync failed earlier in this process; what the disk holds is not known.
+    /// A sync, or another change, failed earlier in this process; what the disk holds is not known.
     #[error(
-        "a sync of the store failed earlier ({reason}): restart the process after checking the disk"
+        "the store failed earlier in this process ({reason}), so what its disk holds is not known: \
+         restart the process after checking the disk"
     )]
     Poisoned {
-        /// What the sync said.
+        /// What failed, and what the system said.
         reason: String,
     },
     /// A record is not what was written.

@@ -31,15 +31,15 @@ pub enum OpenError {
         /// The path that was given.
         path: String,
     },
-    /// A sync failed earlier in this process; what the disk holds is not known.
+    /// A change of its files failed earlier in this process; what the disk holds is not known.
     #[error(
-        "a sync of the store at {path} failed earlier ({reason}): restart the process after checking \
-         the disk"
+        "the store at {path} failed earlier in this process ({reason}), so what its disk holds is not \
+         known: restart the process after checking the disk"
     )]
     Poisoned {
         /// The path that was given.
         path: String,
-        /// What the sync said.
+        /// What failed, and what the system said.
         reason: String,
     },
     /// The store was written by a newer build.

@@ -211,9 +211,13 @@ pub(super) fn is_empty(medium: &dyn Medium) -> Result<bool, OpenError> {
 }
 
 /// Takes the store for the caller alone. A directory of something else is refused before so much
-/// as a lock is put into it.
+/// as a lock is put into it, and one that cannot be written before anything is looked at: files are
+/// made in it again and again, and where that fails first in the midst of the work, nothing is left
+/// but to give up.
 pub(super) fn lock(medium: &dyn Medium) -> Result<LockGuard, OpenError> {
-    lock_by(medium, Medium::lock)
+    let lock = lock_by(medium, Medium::lock)?;
+    medium.check_writable().map_err(|source| inaccessible(medium, source))?;
+    Ok(lock)
 }
 
 /// The same for the caller and others who only read.
@@ -249,7 +253,10 @@ impl Born {
         let Some(files) = self.untouched.take() else {
             return Ok(());
         };
-        self.begin_to_write(medium).inspect_err(|error| medium.poison(&error.to_string()))?;
+        self.begin_to_write(medium).inspect_err(|error| match error {
+            StoreError::Io { action, source } => medium.poison(&format!("{action}: {source}")),
+            other => medium.poison(&other.to_string()),
+        })?;
         files.remove_orphans(medium, &self.state);
         Ok(())
     }

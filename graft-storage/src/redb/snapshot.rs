@@ -179,7 +179,9 @@ struct Staged {
 }
 
 impl Staged {
-    fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Takes `bytes`. An error says what was tried.
+    fn add(&mut self, bytes: &[u8]) -> Result<(), (&'static str, io::Error)> {
+        let failed = |action| move |error| (action, error);
         let mut rest = bytes;
         while !rest.is_empty() {
             let taken = rest.len().min(to_usize(DATA) - self.tail.len());
@@ -187,15 +189,15 @@ impl Staged {
             rest = &rest[taken..];
             self.size += taken as u64;
             if self.tail.len() as u64 == DATA {
-                self.write_tail()?;
+                self.write_tail().map_err(failed("write a snapshot"))?;
             }
         }
         let is_complete = self.size == self.installed.meta.size;
         if is_complete && !self.tail.is_empty() {
-            self.write_tail()?;
+            self.write_tail().map_err(failed("write a snapshot"))?;
         }
         if is_complete || self.unsynced >= UNSYNCED {
-            self.file.sync_data()?;
+            self.file.sync_data().map_err(failed("sync a snapshot"))?;
             self.unsynced = 0;
         }
         Ok(())
@@ -244,21 +246,19 @@ impl Snapshots {
         let at = self.staged.iter().position(|staged| staged.installed.meta == chunk.meta);
         plan::check_chunk(&chunk, at.map_or(0, |at| self.staged[at].size))?;
         let SnapshotChunk { meta, offset, bytes } = chunk;
-        let io = |action| {
-            move |source: io::Error| {
-                medium.poison(&format!("{action}: {source}"));
-                StoreError::Io { action, source }
-            }
+        let io = |(action, source): (&'static str, io::Error)| {
+            medium.poison(&format!("{action}: {source}"));
+            StoreError::Io { action, source }
         };
         let begun = at.map(|at| self.staged.remove(at));
         let mut staged = match begun {
             Some(staged) if offset != 0 => staged,
             replaced => {
                 self.discard(medium, replaced);
-                self.begin(medium, meta).map_err(io("begin a snapshot"))?
+                self.begin(medium, meta).map_err(|error| io(("begin a snapshot", error)))?
             }
         };
-        staged.add(&bytes).map_err(io("write a snapshot"))?;
+        staged.add(&bytes).map_err(io)?;
         if self.staged.len() == plan::MAX_STAGED {
             let oldest = self.staged.remove(0);
             self.discard(medium, Some(oldest));

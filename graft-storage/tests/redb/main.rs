@@ -13,6 +13,8 @@ mod fixture;
 mod foreign;
 mod opening;
 mod places;
+#[cfg(unix)]
+mod rights;
 mod space;
 mod support;
 
