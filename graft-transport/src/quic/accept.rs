@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     client, limits,
     peer::{self, Side},
-    rates::Rates,
+    rates::{Leave, Rates},
     shared::{Shared, Way, is_set},
     stream::{End, describe},
     tls::{self, Alpn},
@@ -64,16 +64,25 @@ impl Door {
         let counters = &shared.counters;
         let bounds = &shared.config.bounds;
         let under_way = bounds.handshakes - self.handshakes.available_permits();
-        if under_way >= bounds.unproven_handshakes && !incoming.remote_address_validated() {
-            counters.retries.add(1);
-            // It may always be retried where the address is not validated.
-            let _retried = incoming.retry();
-            return;
-        }
-        if !self.rates.allow(incoming.remote_address().ip(), Instant::now()) {
-            counters.handshakes_limited.add(1);
-            incoming.refuse();
-            return;
+        let is_proven = incoming.remote_address_validated();
+        let leave = if under_way >= bounds.unproven_handshakes && !is_proven {
+            Leave::Unproven
+        } else {
+            self.rates.ask(incoming.remote_address().ip(), is_proven, Instant::now())
+        };
+        match leave {
+            Leave::Granted => {}
+            Leave::Unproven => {
+                counters.retries.add(1);
+                // It may always be retried where the address is not validated.
+                let _retried = incoming.retry();
+                return;
+            }
+            Leave::Refused => {
+                counters.handshakes_limited.add(1);
+                incoming.refuse();
+                return;
+            }
         }
         let Ok(permit) = Arc::clone(&self.handshakes).try_acquire_owned() else {
             counters.handshakes_limited.add(1);

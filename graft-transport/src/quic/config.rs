@@ -74,17 +74,21 @@ pub struct Bounds {
     /// The same of all clients together. Default 8 MiB: two that have their whole share under way keep every disk busy, and
     /// the more is let in, the longer everybody waits.
     pub request_bytes: usize,
-    /// How many peers may be connected. Default 64.
+    /// How many peers may be connected. Default 64, far above any cluster.
     pub peers: usize,
     /// How many clients may be connected. Default 1024.
     pub clients: usize,
     /// How many connections may be between their first packet and the agreement of both sides. Default 256.
     pub handshakes: usize,
-    /// From how many such connections on each sender must first prove its address. Default 32.
+    /// From how many such connections on each sender must first prove its address. Default 32: all peers and a few
+    /// clients come at once without the round trip that it costs; whoever sends in others' names gets no further.
     pub unproven_handshakes: usize,
-    /// How many handshakes an address may begin in a second, on average. Default 50.
+    /// How many handshakes an address may begin in a second, on average. Default 50: nobody keeps this server busy
+    /// with handshakes alone, and who is turned away comes again. Half of it, and of the burst, is for senders that
+    /// have proven their address.
     pub handshakes_per_second: u32,
-    /// How many handshakes an address may begin at once. Default 200.
+    /// How many handshakes an address may begin at once. Default 200: as many clients on one machine, started
+    /// together.
     pub handshake_burst: u32,
 }
 
@@ -110,20 +114,26 @@ impl Default for Bounds {
 /// How long everything may take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timing {
-    /// After so long without a sign of life a connection is over. Default 2.5 s. One that is idle is kept
-    /// alive four times as often.
+    /// After so long without a sign of life a connection is over. Default 2.5 s: until then what is sent to one that
+    /// is gone is lost, so it is a few elections long; and it is far above a pause of a busy machine and a few lost
+    /// packets. One that is idle is kept alive four times as often.
     pub idle_timeout: Duration,
-    /// How long a handshake may take, from its first packet. Default 3 s.
+    /// How long a handshake may take, from its first packet. Default 3 s: two round trips across the world, each
+    /// packet lost a few times. Each under way takes one of the [`Bounds::handshakes`].
     pub handshake: Duration,
-    /// How long the agreement may take after the handshake: the first frames of both sides. Default 2 s.
+    /// How long the agreement may take after the handshake: the first frames of both sides. Default 2 s: one more
+    /// round trip, on the same terms.
     pub agreement: Duration,
-    /// How long an attempt to reach an address may take. Default 2 s.
+    /// How long an attempt to reach an address may take. Default 2 s: a server that starts a moment later is
+    /// reached by the packets that are sent again, and one that has moved is not waited for.
     pub dial: Duration,
-    /// The pause after the first failed attempt. Default 50 ms.
+    /// The pause after the first failed attempt; each is twice as long as the one before, and a random part of it is
+    /// left out. Default 50 ms: a process that is started again is back after about so long.
     pub backoff_min: Duration,
-    /// The longest pause between two attempts. Default 500 ms.
+    /// The longest pause between two attempts. Default 500 ms, the length of an election: nobody is missed longer.
     pub backoff_max: Duration,
-    /// How long the end of a connection may take: its last frames and the reason. Default 1 s.
+    /// How long the end of a connection may take: its last frames and the reason. Default 1 s: a server that stops
+    /// waits for it, whether or not the other side still reads.
     pub farewell: Duration,
 }
 

@@ -49,6 +49,9 @@ const CRYPTO_BUFFER_BYTES: usize = 32 << 10;
 /// How long a proof of one's address holds. It is used in the next packet.
 const RETRY_LIFETIME: Duration = Duration::from_secs(5);
 
+/// The one version of QUIC that is spoken, by its number on the wire.
+const QUIC_V1: u32 = 1;
+
 /// How often at most a stranger is told that nobody here knows its connection. It is how a restarted server
 /// is noticed, so it must be fast; it must not answer floods packet by packet.
 const RESET_INTERVAL: Duration = Duration::from_millis(5);
@@ -64,7 +67,9 @@ pub(super) fn endpoint_config(tls: &Tls) -> EndpointConfig {
     let key = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
     config
         .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)))
-        .min_reset_interval(RESET_INTERVAL);
+        .min_reset_interval(RESET_INTERVAL)
+        // Nobody here speaks the drafts that came before it.
+        .supported_versions(vec![QUIC_V1]);
     config
 }
 

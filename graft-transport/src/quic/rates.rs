@@ -12,11 +12,24 @@ use std::{
 const MAX_ADDRESSES: usize = 4096;
 
 /// A bucket of handshakes for each address, filled at a steady rate.
+///
+/// Anybody can send a first packet in the name of any address. Were that all it takes, a stranger could use up what
+/// a peer may begin. So half of each bucket, and of the room for addresses, is for those who have proven theirs.
 #[derive(Debug)]
 pub(super) struct Rates {
     per_second: u32,
     burst: u32,
     buckets: HashMap<IpAddr, Bucket>,
+}
+
+/// Whether a handshake may begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Leave {
+    Granted,
+    /// Once the sender has proven its address.
+    Unproven,
+    /// Its address has begun too many.
+    Refused,
 }
 
 #[derive(Debug)]
@@ -31,22 +44,27 @@ impl Rates {
     }
 
     /// Whether `address` may begin another handshake now.
-    pub(super) fn allow(&mut self, address: IpAddr, now: Instant) -> bool {
+    pub(super) fn ask(&mut self, address: IpAddr, is_proven: bool, now: Instant) -> Leave {
         let (rate, burst) = (f64::from(self.per_second), f64::from(self.burst));
+        let (room, kept, refusal) = if is_proven {
+            (MAX_ADDRESSES, 0.0, Leave::Refused)
+        } else {
+            (MAX_ADDRESSES / 2, burst / 2.0, Leave::Unproven)
+        };
         let address = origin(address);
-        if !self.buckets.contains_key(&address) && self.buckets.len() >= MAX_ADDRESSES {
+        if !self.buckets.contains_key(&address) && self.buckets.len() >= room {
             self.buckets.retain(|_, bucket| bucket.fill(rate, burst, now) < burst);
-            if self.buckets.len() >= MAX_ADDRESSES {
-                return false;
+            if self.buckets.len() >= room {
+                return refusal;
             }
         }
         let bucket =
             self.buckets.entry(address).or_insert_with(|| Bucket { left: burst, filled: now });
-        let allowed = bucket.fill(rate, burst, now) >= 1.0;
-        if allowed {
-            bucket.left -= 1.0;
+        if bucket.fill(rate, burst, now) < kept + 1.0 {
+            return refusal;
         }
-        allowed
+        bucket.left -= 1.0;
+        Leave::Granted
     }
 }
 
@@ -133,18 +151,36 @@ impl Backoff {
 mod tests {
     use super::*;
 
+    fn granted(rates: &mut Rates, address: IpAddr, is_proven: bool, now: Instant) -> usize {
+        let leaves = (0..100).map(|_| rates.ask(address, is_proven, now));
+        leaves.filter(|leave| *leave == Leave::Granted).count()
+    }
+
     #[test]
     fn an_address_gets_its_burst_and_then_its_rate() {
         let mut rates = Rates::new(10, 5);
         let start = Instant::now();
         let address: IpAddr = [127, 0, 0, 1].into();
-        let count = |rates: &mut Rates, address, now| {
-            (0..100).filter(|_| rates.allow(address, now)).count()
-        };
-        assert_eq!(count(&mut rates, address, start), 5);
-        assert_eq!(count(&mut rates, address, start + Duration::from_millis(350)), 3);
-        assert_eq!(count(&mut rates, address, start + Duration::from_secs(60)), 5);
-        assert_eq!(count(&mut rates, [127, 0, 0, 2].into(), start), 5, "others have their own");
+        assert_eq!(granted(&mut rates, address, true, start), 5);
+        let later = |millis| start + Duration::from_millis(millis);
+        assert_eq!(granted(&mut rates, address, true, later(350)), 3);
+        assert_eq!(granted(&mut rates, address, true, later(60_000)), 5);
+        assert_eq!(granted(&mut rates, [127, 0, 0, 2].into(), true, start), 5, "others, too");
+    }
+
+    #[test]
+    fn who_has_not_proven_its_address_leaves_half_to_who_has() {
+        let mut rates = Rates::new(10, 6);
+        let start = Instant::now();
+        let address: IpAddr = [127, 0, 0, 1].into();
+        assert_eq!(granted(&mut rates, address, false, start), 3);
+        assert_eq!(rates.ask(address, false, start), Leave::Unproven);
+        assert_eq!(granted(&mut rates, address, true, start), 3);
+        assert_eq!(rates.ask(address, true, start), Leave::Refused);
+        // What comes back goes to who has proven it first.
+        let later = start + Duration::from_millis(250);
+        assert_eq!(granted(&mut rates, address, false, later), 0);
+        assert_eq!(granted(&mut rates, address, true, later), 2);
     }
 
     #[test]
@@ -154,12 +190,22 @@ mod tests {
         let address = |network: u128, host: u128| {
             IpAddr::V6(Ipv6Addr::from_bits(((0x2001_0db8 << 96) | network << 64) + host))
         };
-        assert!(rates.allow(address(1, 1), now));
-        assert!(!rates.allow(address(1, 2), now));
-        let allowed = (0..10_000).filter(|network| rates.allow(address(*network, 1), now)).count();
-        assert!(allowed <= MAX_ADDRESSES && rates.buckets.len() <= MAX_ADDRESSES);
-        assert!(
-            rates.allow(address(1 << 20, 1), now + Duration::from_secs(2)),
+        assert_eq!(rates.ask(address(1, 1), true, now), Leave::Granted);
+        assert_eq!(rates.ask(address(1, 2), true, now), Leave::Refused);
+        let mut many = |is_proven, networks: std::ops::Range<u128>| {
+            let leaves = networks.map(|network| rates.ask(address(network, 1), is_proven, now));
+            let granted = leaves.filter(|leave| *leave == Leave::Granted).count();
+            (granted, rates.buckets.len())
+        };
+        let (granted, remembered) = many(false, 10..20_000);
+        assert!(granted == 0 && remembered <= MAX_ADDRESSES / 2, "{remembered}");
+        let (granted, remembered) = many(true, 20_000..40_000);
+        assert!(granted >= MAX_ADDRESSES / 2, "there is room for who has proven its address");
+        assert!(remembered <= MAX_ADDRESSES, "{remembered}");
+        let later = now + Duration::from_secs(2);
+        assert_eq!(
+            rates.ask(address(1 << 20, 1), true, later),
+            Leave::Granted,
             "old ones make room"
         );
     }

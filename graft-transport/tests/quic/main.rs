@@ -10,6 +10,7 @@ mod certificates;
 mod common;
 mod conformance;
 mod frames;
+mod handshakes;
 mod identity;
 mod intake;
 mod limits;
