@@ -21,7 +21,7 @@ use bytes::Bytes;
 use graft_core::{Identity, Index, Loaded, LogStore, Recovered, SnapshotChunk, StoreError, Write};
 use graft_storage::{MemoryStore, fault::Fate};
 
-use crate::{executor::Kernel, faults::FaultKind, oracle::Oracle};
+use crate::{clock::nanos, executor::Kernel, faults::FaultKind, oracle::Oracle};
 
 /// A server's disk. Clones are the same one.
 #[derive(Clone)]
@@ -228,31 +228,32 @@ impl Shared {
         self.oracle.note(|| format!("disk {}: {}", self.server, kind.meaning()));
     }
 
-    /// The time that something takes which takes `base` on a disk that is well; and the disk answers.
+    /// The time that something takes which takes `base` on a disk that is well; and the disk answers. Who
+    /// waits looks up now and then, because the disk may be well again before its time.
     async fn wait(&self, base: impl Fn(&mut State) -> Duration) {
-        let time = {
-            let now = self.kernel.now();
-            let mut state = self.lock();
-            let base = base(&mut state);
-            let (until, factor) = state.slow;
-            if now < until { base.saturating_mul(factor) } else { base }
-        };
-        if !time.is_zero() {
-            self.kernel.sleep(time).await;
-        }
+        /// How long nobody looks up.
+        const LOOK: u64 = 200_000_000;
+        let begun = self.kernel.now();
+        let base = nanos(base(&mut self.lock()));
         loop {
-            let (until, now) = (self.lock().stalled_until, self.kernel.now());
-            if now >= until {
+            let now = self.kernel.now();
+            let end = self.lock().end_of(begun, base, now);
+            if now >= end {
                 return;
             }
-            // A stall may be ended before its time: it is looked at again and again.
-            let rest = Duration::from_nanos(until - now).min(Duration::from_millis(250));
-            self.kernel.sleep(rest).await;
+            self.kernel.sleep(Duration::from_nanos((end - now).min(LOOK))).await;
         }
     }
 }
 
 impl State {
+    /// When that ends which began at `begun` and takes `base` on a disk that is well, as it looks at `now`.
+    fn end_of(&self, begun: u64, base: u64, now: u64) -> u64 {
+        let (until, factor) = self.slow;
+        let factor = if now < until { u64::from(factor) } else { 1 };
+        (begun + base * factor).max(self.stalled_until)
+    }
+
     fn sync_time(&mut self) -> Duration {
         let jitter = u64::try_from(self.pace.jitter.as_nanos()).unwrap_or(u64::MAX);
         let extra = if jitter == 0 { 0 } else { self.rng.u64(..jitter) };

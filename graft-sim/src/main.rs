@@ -1,5 +1,8 @@
 //! The simulator from the command line: runs seeds, and replays one.
 
+#[cfg(feature = "mutants")]
+mod mutants;
+
 use std::{
     io::{self, Write},
     num::NonZeroUsize,
@@ -37,6 +40,18 @@ enum Order {
         #[arg(long)]
         faults: bool,
     },
+    /// Says how fast clusters of three, five and seven servers are simulated under load, each on one thread.
+    Measure {
+        /// How many seeds each size gets.
+        #[arg(long, default_value_t = 20)]
+        seeds: u64,
+        /// How long each lasts, in simulated minutes.
+        #[arg(long, default_value_t = 1.0)]
+        minutes: f64,
+        /// How many requests a second the clients send together.
+        #[arg(long, default_value_t = 100.0)]
+        rate: f64,
+    },
     /// Runs one seed again, and says what happened in it.
     Replay {
         /// Which.
@@ -48,6 +63,27 @@ enum Order {
         /// Says all that happened, and not its end alone.
         #[arg(long)]
         trace: bool,
+        /// With this known bug switched on.
+        #[cfg(feature = "mutants")]
+        #[arg(long, value_parser = mutants::parse)]
+        mutant: Option<graft_core::raft::Mutant>,
+    },
+    /// Switches known bugs on, one at a time, and says how many seeds it takes to catch each. Exits with 1 where one
+    /// is missed.
+    #[cfg(feature = "mutants")]
+    Mutants {
+        /// How many seeds each gets.
+        #[arg(long, default_value_t = 10_000)]
+        seeds: u64,
+        /// How long each lasts, in simulated minutes.
+        #[arg(long, default_value_t = 0.5)]
+        minutes: f64,
+        /// On how many threads. All there are, unless told otherwise.
+        #[arg(long)]
+        jobs: Option<NonZeroUsize>,
+        /// Only this one.
+        #[arg(long, value_parser = mutants::parse)]
+        only: Option<graft_core::raft::Mutant>,
     },
 }
 
@@ -70,12 +106,27 @@ fn carry_out(order: Order) -> io::Result<bool> {
     let mut out = io::stdout().lock();
     match order {
         Order::Run { seeds, minutes, jobs, faults } => {
-            let jobs = jobs.or_else(|| thread::available_parallelism().ok());
-            let jobs = jobs.unwrap_or(NonZeroUsize::MIN);
-            run(&mut out, seeds, &options(minutes), jobs, faults)
+            run(&mut out, seeds, &options(minutes), threads(jobs), faults)
         }
+        Order::Measure { seeds, minutes, rate } => {
+            measure(&mut out, 0..seeds, &options(minutes).rate(rate))
+        }
+        #[cfg(not(feature = "mutants"))]
         Order::Replay { seed, minutes, trace } => replay(&mut out, seed, &options(minutes), trace),
+        #[cfg(feature = "mutants")]
+        Order::Replay { seed, minutes, trace, mutant } => {
+            replay(&mut out, seed, &options(minutes).mutant(mutant), trace)
+        }
+        #[cfg(feature = "mutants")]
+        Order::Mutants { seeds, minutes, jobs, only } => {
+            mutants::hunt(&mut out, 0..seeds, &options(minutes), threads(jobs), only)
+        }
     }
+}
+
+fn threads(asked: Option<NonZeroUsize>) -> NonZeroUsize {
+    let jobs = asked.or_else(|| thread::available_parallelism().ok());
+    jobs.unwrap_or(NonZeroUsize::MIN)
 }
 
 fn options(minutes: f64) -> Options {
@@ -106,6 +157,27 @@ fn run(
     }
     writeln!(out, "{summary}")?;
     Ok(summary.failures.is_empty() && !blind)
+}
+
+fn measure(out: &mut impl Write, seeds: Range<u64>, options: &Options) -> io::Result<bool> {
+    let mut all_well = true;
+    for servers in [3, 5, 7] {
+        let options = options.servers(servers);
+        let summary =
+            simulate_all(seeds.clone(), NonZeroUsize::MIN, &options, Registers::new, |_| false);
+        let wall = summary.wall.as_secs_f64().max(1e-9);
+        #[expect(clippy::cast_precision_loss, reason = "it is only shown")]
+        let rates = (summary.events as f64 / wall, summary.answered as f64 / wall);
+        let (events, ops) = rates;
+        writeln!(
+            out,
+            "servers={servers} speedup={:.0} events_per_s={events:.0} ops_per_s={ops:.0} failures={}",
+            summary.speedup(),
+            summary.failures.len()
+        )?;
+        all_well &= summary.failures.is_empty();
+    }
+    Ok(all_well)
 }
 
 fn tell_failure(out: &mut impl Write, failure: &Outcome, options: &Options) -> io::Result<()> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use graft::Config;
 use graft_client::ClientConfig;
 
-use crate::{disk::Pace, faults::FaultKind, network::Weather, oracle::Bounds};
+use crate::{Options, disk::Pace, faults::FaultKind, network::Weather, oracle::Bounds};
 
 /// Everything about a run that does not change while it lasts.
 #[derive(Clone, Debug)]
@@ -87,14 +87,16 @@ const fn millis(millis: u64) -> Duration {
 }
 
 impl Swarm {
-    pub(crate) fn draw(rng: &mut fastrand::Rng) -> Self {
+    pub(crate) fn draw(rng: &mut fastrand::Rng, options: &Options) -> Self {
         let servers = [1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7][rng.usize(..13)];
+        let servers = options.servers.map_or(servers, |servers| servers.clamp(1, 7));
         let config = draw_config(rng);
         let shortest = *config.election_timeout.start();
         let clients = rng.usize(1..=3);
         let customers = rng.usize(1..=4);
         // About as many requests a second, however many ask.
-        let rate = [2.0, 5.0, 10.0, 10.0, 25.0][rng.usize(..5)];
+        let rate = [2.0, 5.0, 10.0, 25.0, 50.0][rng.usize(..5)];
+        let rate = options.rate.map_or(rate, |rate| rate.clamp(0.01, 10_000.0));
         #[expect(clippy::cast_precision_loss, reason = "a handful")]
         let think = Duration::from_secs_f64((clients * customers) as f64 / rate);
         let deadline = millis(rng.u64(1_000..10_000));
@@ -113,7 +115,7 @@ impl Swarm {
             threaded: rng.u32(..4) == 0,
             blocking_delay: if rng.bool() { Duration::ZERO } else { millis(rng.u64(1..40)) },
             weather: draw_weather(rng, shortest),
-            pace: draw_pace(rng),
+            pace: draw_pace(rng, shortest),
             clocks: Clocks {
                 drift: [0.0, 1e-4, 1e-2, 0.1][rng.usize(..4)],
                 skew_millis: [0, 50, 5_000, 3_600_000][rng.usize(..4)],
@@ -159,7 +161,7 @@ fn draw_config(rng: &mut fastrand::Rng) -> Config {
         .stalled_write(longest.mul_f64(0.7 + rng.f64()).max(heartbeat))
         .max_entry_bytes(2 << 10)
         .max_batch_bytes(bytes(rng, 1 << 20, 256))
-        .window_entries(if rng.bool() { 8192 } else { rng.usize(1..64) })
+        .window_entries(if rng.bool() { 8192 } else { rng.usize(8..64) })
         .window_bytes(bytes(rng, 4 << 20, 512))
         .memory_log_bytes(bytes(rng, 16 << 20, 1 << 10));
     if small {
@@ -201,10 +203,16 @@ fn draw_weather(rng: &mut fastrand::Rng, shortest_timeout: Duration) -> Weather 
     }
 }
 
-fn draw_pace(rng: &mut fastrand::Rng) -> Pace {
+fn draw_pace(rng: &mut fastrand::Rng, shortest_timeout: Duration) -> Pace {
     let micros = |rng: &mut fastrand::Rng, most: u64| Duration::from_micros(rng.u64(0..most));
-    match rng.u32(..4) {
+    match rng.u32(..5) {
         0 => Pace::default(),
+        // A spinning disk under other load: many writes are caught under way.
+        4 => Pace {
+            sync: micros(rng, 60_000).min(shortest_timeout / 6),
+            jitter: micros(rng, 60_000).min(shortest_timeout / 6),
+            read: micros(rng, 4_000),
+        },
         1 => Pace { sync: micros(rng, 200), jitter: micros(rng, 400), read: micros(rng, 100) },
         _ => {
             Pace { sync: micros(rng, 4_000), jitter: micros(rng, 10_000), read: micros(rng, 2_000) }

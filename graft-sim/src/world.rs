@@ -33,6 +33,10 @@ pub struct Options {
     pub length: Duration,
     /// Whether to keep a trace in words. Default no: it takes time.
     pub trace: bool,
+    /// How many servers there are, where the seed is not to draw it.
+    pub servers: Option<usize>,
+    /// How many requests a second all clients send together, about, where the seed is not to draw it.
+    pub rate: Option<f64>,
     /// A known bug to switch on.
     #[cfg(feature = "mutants")]
     pub mutant: Option<graft_core::raft::Mutant>,
@@ -43,6 +47,8 @@ impl Default for Options {
         Self {
             length: Duration::from_secs(300),
             trace: false,
+            servers: None,
+            rate: None,
             #[cfg(feature = "mutants")]
             mutant: None,
         }
@@ -54,6 +60,25 @@ impl Options {
     #[must_use]
     pub const fn length(self, length: Duration) -> Self {
         Self { length, ..self }
+    }
+
+    /// Sets how many servers there are: one to seven.
+    #[must_use]
+    pub const fn servers(self, servers: usize) -> Self {
+        Self { servers: Some(servers), ..self }
+    }
+
+    /// Sets how many requests a second all clients send together, about.
+    #[must_use]
+    pub const fn rate(self, rate: f64) -> Self {
+        Self { rate: Some(rate), ..self }
+    }
+
+    /// Switches a known bug on.
+    #[cfg(feature = "mutants")]
+    #[must_use]
+    pub const fn mutant(self, mutant: Option<graft_core::raft::Mutant>) -> Self {
+        Self { mutant, ..self }
     }
 
     /// Keeps a trace in words.
@@ -122,7 +147,7 @@ pub fn simulate<W: Workload>(
     make: impl FnOnce(&mut Rng) -> W,
 ) -> Outcome {
     let mut rng = Rng::with_seed(graft_core::stable_hash(&seed.to_le_bytes()));
-    let swarm = Swarm::draw(&mut rng);
+    let swarm = Swarm::draw(&mut rng, options);
     let executor = Executor::new(rng.u64(..));
     let world = World::new(swarm, make(&mut rng), &mut rng, &executor, options);
     world.run(&executor, options.length);

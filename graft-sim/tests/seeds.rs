@@ -49,3 +49,17 @@ fn nothing_breaks_in_a_fixed_set_of_seeds_and_every_fault_strikes() {
     assert!(missing.is_empty(), "these never struck: {missing:?}");
     assert!(summary.answered > 5_000, "only {} requests were answered", summary.answered);
 }
+
+#[test]
+fn every_property_and_every_fault_stands_in_the_documentation() {
+    let page = include_str!("../src/lib.rs");
+    let checkers = graft_sim::Checker::ALL.iter();
+    let checkers =
+        checkers.map(|one| format!("| [`{one:?}`](Checker::{one:?}) | {} |", one.meaning()));
+    let faults = FaultKind::ALL.iter();
+    let faults =
+        faults.map(|one| format!("| [`{one:?}`](FaultKind::{one:?}) | {} |", one.meaning()));
+    let missing: Vec<String> = checkers.chain(faults).filter(|row| !page.contains(row)).collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(graft_sim::Checker::ALL.len() >= 20);
+}

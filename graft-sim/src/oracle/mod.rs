@@ -81,6 +81,8 @@ use demand;
 #[derive(Clone)]
 pub(crate) struct Oracle {
     judge: Arc<Mutex<Judge>>,
+    /// Whether anybody reads the trace.
+    is_read: bool,
 }
 
 /// Everything that the oracle knows.
@@ -113,6 +115,7 @@ impl Oracle {
         bounds: Bounds,
         journal: Journal,
     ) -> Self {
+        let is_read = journal.is_read();
         let judge = Judge {
             kernel,
             journal,
@@ -126,7 +129,7 @@ impl Oracle {
             nodes,
             bounds,
         };
-        Self { judge: Arc::new(Mutex::new(judge)) }
+        Self { judge: Arc::new(Mutex::new(judge)), is_read }
     }
 
     /// An oracle that lets everything pass, for tests of what it watches.
@@ -150,7 +153,9 @@ impl Oracle {
 
     /// Writes a line into the trace, if anybody reads it.
     pub(crate) fn note(&self, line: impl FnOnce() -> String) {
-        self.lock().note(line);
+        if self.is_read {
+            self.lock().note(line);
+        }
     }
 
     /// A server ended a turn. Says whether its driver is to panic.
@@ -242,8 +247,8 @@ impl Oracle {
 impl Judge {
     pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
         if self.journal.is_read() {
-            let now = self.kernel.now();
-            self.journal.write(now, &line());
+            let (now, line) = (self.kernel.now(), self.with_names(line()));
+            self.journal.write(now, &line);
         }
     }
 
@@ -252,10 +257,19 @@ impl Judge {
         let Err(Breach { checker, what }) = checked else { return };
         if self.violation.is_none() {
             let at = Duration::from_nanos(self.kernel.now());
+            let what = self.with_names(what);
             self.note(|| format!("{checker:?}: {what}"));
             self.violation = Some(Violation { checker, at, what });
             self.kernel.halt();
         }
+    }
+
+    /// The servers by their places instead of their numbers, which nobody can tell apart.
+    fn with_names(&self, mut text: String) -> String {
+        for (at, node) in self.nodes.iter().enumerate() {
+            text = text.replace(&node.to_string(), &format!("s{at}"));
+        }
+        text
     }
 
     fn place_of(&self, node: NodeId) -> Option<usize> {

@@ -306,6 +306,9 @@ impl Judge {
 /// The core asserts; here that is a finding like any other, and must not pass for a panic of the driver.
 fn check_invariants(raft: &Raft) -> Check {
     let checked = catch_unwind(AssertUnwindSafe(|| raft.check_invariants()));
-    demand!(checked.is_ok(), RaftInvariants, "an assertion of the core does not hold");
+    let Err(panic) = checked else { return Ok(()) };
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    demand!(false, RaftInvariants, "the core asserts: {}", text.unwrap_or("something"));
     Ok(())
 }
