@@ -10,10 +10,9 @@ use super::{
     segment::{self, Changes, Segment},
     shared::Shared,
     snapshot::Snapshot,
-    spare,
+    spare::{self, Unnamed},
     writer::Born,
 };
-use crate::medium::{MediumFile, Open};
 
 /// What the name of a file ends with until it is complete.
 pub(super) const UNNAMED: &str = ".tmp";
@@ -35,8 +34,8 @@ pub(super) fn begin_segment(
     state.advance(&Fact::STAMPED);
     changes.facts = Fact::ALL.to_vec();
     let name = segment::file_name(state.active);
-    let (unnamed, file) = match shared.spare.take() {
-        Some(file) => (spare::NAME.to_owned(), file),
+    let Unnamed { name: unnamed, file } = match shared.spare.take() {
+        Some(spare) => spare,
         None => new_file(shared, state, &name).map_err(io)?,
     };
     let sizes = (shared.options.cache_bytes, shared.options.ballast_bytes());
@@ -50,20 +49,10 @@ pub(super) fn begin_segment(
 
 /// A file for a segment that is to be called `name`, under another name. Only the first one has
 /// space ahead: then nobody waits for a commit yet.
-fn new_file(
-    shared: &Shared,
-    state: &State,
-    name: &str,
-) -> io::Result<(String, Box<dyn MediumFile>)> {
-    let medium = &shared.medium;
-    let unnamed = format!("{name}{UNNAMED}");
-    match medium.remove(&unnamed) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let file = medium.open(&unnamed, Open::CreateNew)?;
+fn new_file(shared: &Shared, state: &State, name: &str) -> io::Result<Unnamed> {
+    let unnamed = Unnamed::create(&*shared.medium, format!("{name}{UNNAMED}"))?;
     let length = if state.active == 1 { shared.options.preallocated_bytes } else { 0 };
-    Ok((unnamed, spare::fill(file, length)?))
+    spare::fill(unnamed, length)
 }
 
 /// What one commit changes.

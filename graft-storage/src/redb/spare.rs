@@ -4,131 +4,174 @@
 //! takes long, so the thread that reads does it ahead, a piece at a time so that nobody waits for
 //! all of it; or it takes the file of a segment that nothing refers to any more, which is as good.
 //! Where neither is done in time, the next segment's file grows as it is written.
+//!
+//! Two threads have to do with such files: one makes them, the other writes a segment into one and
+//! gives that the segment's name. So each file has a name that no other ever gets while the store is
+//! open, and name and file are [one value](Unnamed), which one thread owns at a time: whoever has it
+//! may rename or remove it, whatever others do meanwhile. None of these names is durable by itself,
+//! and opening a store removes what a crash left of them.
 
 use std::{
-    io,
-    sync::{Mutex, PoisonError},
+    io, mem,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
+use super::commit::UNNAMED;
 use crate::medium::{Medium, MediumFile, Open};
 
-/// The name of the file until it is a segment.
-pub(super) const NAME: &str = "spare.tmp";
+/// What the names of spare files begin with.
+const PREFIX: &str = "spare";
 
 /// How much is written and synced at once, in bytes.
 const PIECE: u64 = 1 << 20;
 
-/// The file that the next segment is going to be in.
-#[derive(Default)]
-pub(super) struct Spare(Mutex<State>);
+/// A file that is to become a segment, under a name that is its own until then.
+#[derive(Debug)]
+pub(super) struct Unnamed {
+    pub(super) name: String,
+    pub(super) file: Box<dyn MediumFile>,
+}
 
-#[derive(Default)]
+impl Unnamed {
+    /// A new, empty one. What has `name` goes: a process before this one left it.
+    pub(super) fn create(medium: &dyn Medium, name: String) -> io::Result<Self> {
+        match medium.remove(&name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = medium.open(&name, Open::CreateNew)?;
+        Ok(Self { name, file })
+    }
+
+    /// Removes it. Where that fails it is removed when the store is opened again.
+    fn discard(self, medium: &dyn Medium) {
+        let _ = medium.remove(&self.name);
+    }
+}
+
+/// The file that the next segment is going to be in.
+#[derive(Debug, Default)]
+pub(super) struct Spare {
+    state: Mutex<State>,
+    /// How many names were given.
+    names: AtomicU64,
+}
+
+#[derive(Debug, Default)]
 enum State {
     #[default]
     None,
-    /// The thread that reads was asked to make one.
+    /// The thread that reads was asked to make one. If it cannot, it is asked again for the segment
+    /// after: a disk without space for a spare file is not to be filled up by each commit anew.
     Wanted,
-    Ready(Box<dyn MediumFile>),
+    Ready(Unnamed),
 }
 
 impl Spare {
-    /// Whether there is none, and nobody was asked to make one.
+    /// Whether there is none, and nobody was asked to make one for this segment.
     pub(super) fn is_missing(&self) -> bool {
-        matches!(*self.0.lock().unwrap_or_else(PoisonError::into_inner), State::None)
+        matches!(*self.lock(), State::None)
     }
 
-    /// Somebody was asked to make one.
+    /// Somebody is being asked to make one.
     pub(super) fn want(&self) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         if matches!(*state, State::None) {
             *state = State::Wanted;
         }
     }
 
-    /// Takes it if it is ready. What is not ready in time is ready for the one after.
-    pub(super) fn take(&self) -> Option<Box<dyn MediumFile>> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match std::mem::take(&mut *state) {
-            State::Ready(file) => Some(file),
-            other => {
-                *state = other;
-                None
-            }
+    /// Gives it to the caller, if it is ready. What is not ready in time is ready for the segment
+    /// after.
+    pub(super) fn take(&self) -> Option<Unnamed> {
+        match mem::take(&mut *self.lock()) {
+            State::Ready(spare) => Some(spare),
+            State::None | State::Wanted => None,
         }
     }
 
-    fn is_ready(&self) -> bool {
-        matches!(*self.0.lock().unwrap_or_else(PoisonError::into_inner), State::Ready(_))
+    /// Makes it the next segment's, or gives it back where there is one already.
+    fn offer(&self, spare: Unnamed) -> Result<(), Unnamed> {
+        let mut state = self.lock();
+        if matches!(*state, State::Ready(_)) {
+            return Err(spare);
+        }
+        *state = State::Ready(spare);
+        Ok(())
     }
 
-    fn put(&self, state: State) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = state;
-    }
-
-    /// Begins to make one of `length` bytes, unless there is one.
+    /// Begins to make one of `length` bytes, if it is still wanted. Where it cannot be begun there
+    /// is none.
     pub(super) fn begin(&self, medium: &dyn Medium, length: u64) -> Option<Filling> {
-        if self.is_ready() {
+        if !matches!(*self.lock(), State::Wanted) {
             return None;
         }
-        let begun = remove(medium).and_then(|()| medium.open(NAME, Open::CreateNew));
-        match begun {
-            Ok(file) => Some(Filling { file, length, done: 0 }),
-            Err(error) => {
-                self.give_up(medium, &error);
-                None
-            }
-        }
+        let spare = Unnamed::create(medium, self.next_name()).ok()?;
+        Some(Filling { spare, length, done: 0 })
     }
 
     /// Goes on making one. Returns what is left to do.
     pub(super) fn go_on(&self, medium: &dyn Medium, mut filling: Filling) -> Option<Filling> {
-        if self.is_ready() {
+        if matches!(*self.lock(), State::Ready(_)) {
             // Another file came up.
+            filling.spare.discard(medium);
             return None;
         }
         match filling.step() {
-            Ok(true) => Some(filling),
+            Ok(true) => return Some(filling),
             Ok(false) => {
-                self.put(State::Ready(filling.file));
-                None
+                if let Err(unused) = self.offer(filling.spare) {
+                    unused.discard(medium);
+                }
             }
+            // Where there is no space for one there is none.
             Err(error) => {
-                self.give_up(medium, &error);
-                None
+                if !is_full(&error) {
+                    medium.poison(&format!("the making of a spare file: {error}"));
+                }
+                filling.spare.discard(medium);
             }
         }
+        None
     }
 
-    /// Where there is no space for one there is none.
-    fn give_up(&self, medium: &dyn Medium, error: &io::Error) {
-        if !is_full(error) {
-            medium.poison(&format!("the making of a spare file: {error}"));
-        }
-        let _ = remove(medium);
-        self.put(State::None);
-    }
-
-    /// Makes one of a file that nothing refers to. Returns whether it did: not where there is one,
-    /// or the file is too short or far too long.
-    pub(super) fn recycle(&self, medium: &dyn Medium, name: &str, length: u64) -> bool {
-        if length == 0 || self.is_ready() {
+    /// Makes one of a segment's file, to which nothing refers any more, on the disk or in memory.
+    /// Returns whether the segment is gone by that: it is not where there is a spare file, or the
+    /// file is too short or far too long.
+    pub(super) fn recycle(&self, medium: &dyn Medium, segment: &str, length: u64) -> bool {
+        if length == 0 || matches!(*self.lock(), State::Ready(_)) {
             return false;
         }
-        let Ok(file) = medium.open(name, Open::Existing) else {
+        let Ok(file) = medium.open(segment, Open::Existing) else {
             return false;
         };
         let fits = file.len().is_ok_and(|found| (length..=length * 2).contains(&found));
-        if !fits || medium.rename(name, NAME).is_err() {
+        let name = self.next_name();
+        if !fits || medium.rename(segment, &name).is_err() {
             return false;
         }
-        self.put(State::Ready(file));
+        if let Err(unused) = self.offer(Unnamed { name, file }) {
+            unused.discard(medium);
+        }
         true
+    }
+
+    fn next_name(&self) -> String {
+        let number = self.names.fetch_add(1, Ordering::Relaxed) + 1;
+        format!("{PREFIX}-{number}{UNNAMED}")
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Whether a file of this name was to become a segment: whatever it holds, nothing refers to it.
 pub(super) fn is_name(name: &str) -> bool {
-    name.starts_with("spare") && name.ends_with(".tmp")
+    name.starts_with(PREFIX) && name.ends_with(UNNAMED)
 }
 
 fn is_full(error: &io::Error) -> bool {
@@ -138,17 +181,11 @@ fn is_full(error: &io::Error) -> bool {
     )
 }
 
-fn remove(medium: &dyn Medium) -> io::Result<()> {
-    match medium.remove(NAME) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
 /// A file that is being given space. Zeros are written, since a length without blocks would need
 /// the journal for each block it gets.
+#[derive(Debug)]
 pub(super) struct Filling {
-    file: Box<dyn MediumFile>,
+    spare: Unnamed,
     length: u64,
     done: u64,
 }
@@ -157,16 +194,16 @@ impl Filling {
     /// Writes and syncs a piece. Returns whether anything is left.
     fn step(&mut self) -> io::Result<bool> {
         let piece = PIECE.min(self.length - self.done);
-        self.file.write_zeros(self.done, usize::try_from(piece).unwrap_or(0))?;
-        self.file.sync_data()?;
+        self.spare.file.write_zeros(self.done, usize::try_from(piece).unwrap_or(0))?;
+        self.spare.file.sync_data()?;
         self.done += piece;
         Ok(self.done < self.length)
     }
 }
 
-/// Gives `file` space at once.
-pub(super) fn fill(file: Box<dyn MediumFile>, length: u64) -> io::Result<Box<dyn MediumFile>> {
-    let mut filling = Filling { file, length, done: 0 };
+/// Gives a file space at once.
+pub(super) fn fill(spare: Unnamed, length: u64) -> io::Result<Unnamed> {
+    let mut filling = Filling { spare, length, done: 0 };
     while filling.done < length && filling.step()? {}
-    Ok(filling.file)
+    Ok(filling.spare)
 }
