@@ -1,7 +1,7 @@
 //! The thread that does everything that may take long and is no commit: it reads, stages snapshots
 //! and removes files.
 
-use std::{ops::ControlFlow, ops::Range, sync::Arc, thread};
+use std::{ops::ControlFlow, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use graft_core::{Entries, Entry, Index, Loaded, SnapshotChunk, StoreError};
@@ -14,7 +14,7 @@ use super::{
     check::Pacer,
     facts::Sealed,
     segment::{self, Segment},
-    shared::{Published, Shared},
+    shared::{Beside, Published, Shared},
     view::View,
 };
 use crate::{medium::Open, outline::term_in};
@@ -24,9 +24,6 @@ const MAX_OPEN: usize = 4;
 
 /// How much memory redb may use for pages of a sealed segment: what is read is read in order, once.
 pub(super) const SEALED_CACHE_BYTES: usize = 1 << 20;
-
-/// How often a read looks again where a commit came between two of its looks.
-const MAX_LOOKS: usize = 10_000;
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -56,16 +53,19 @@ pub(super) struct Reader {
     open: Vec<Arc<Segment>>,
     /// Where it is to read slowly.
     pacer: Option<Arc<Pacer>>,
+    /// Where it is not the thread that removes files. Let go of behind the segments that are open.
+    _beside: Option<Beside>,
 }
 
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, open: Vec::new(), pacer: None }
+        Self { shared, open: Vec::new(), pacer: None, _beside: None }
     }
 
-    /// One that rests while it reads the files of sealed segments.
+    /// One for another thread, which rests while it reads the files of sealed segments.
     pub(super) fn paced(shared: Arc<Shared>, pacer: Arc<Pacer>) -> Self {
-        Self { pacer: Some(pacer), ..Self::new(shared) }
+        let beside = Some(Beside::new(Arc::clone(&shared)));
+        Self { shared, open: Vec::new(), pacer: Some(pacer), _beside: beside }
     }
 
     /// Does what it is asked for until nobody is left who could ask.
@@ -80,7 +80,9 @@ impl Reader {
             match load {
                 Ok(Load::MakeSpare) => {
                     let Shared { medium, spare, options, .. } = &*self.shared;
-                    filling = spare.begin(&**medium, options.preallocated_bytes);
+                    // What was wanted earlier and is still being made is as good.
+                    let begin = || spare.begin(&**medium, options.preallocated_bytes);
+                    filling = filling.or_else(begin);
                 }
                 Ok(load) => self.serve(load),
                 Err(TryRecvError::Empty) => {
@@ -134,20 +136,24 @@ impl Reader {
         self.open.retain(|segment| !names.iter().any(|name| name == segment.name()));
         let Shared { medium, spare, options, .. } = &*self.shared;
         for name in names {
-            let is_segment = segment::number_of(name).is_some();
-            if !is_segment || !spare.recycle(&**medium, name, options.preallocated_bytes) {
+            let can_be_used = segment::number_of(name).is_some() && self.shared.has_one_reader();
+            if !can_be_used || !spare.recycle(&**medium, name, options.preallocated_bytes) {
                 let _ = medium.remove(name);
             }
         }
     }
 
     /// What [`LogStore::read`](graft_core::LogStore::read) promises.
+    ///
+    /// The entries are those that are published, by index and term, which say which entry it is.
+    /// They are taken from the active segment as it is, and that may be a commit ahead. Where that
+    /// commit took one of them away there is no answer before it is published itself.
     pub(super) fn read(
         &mut self,
         range: &Range<Index>,
         max_bytes: usize,
     ) -> Result<Loaded, StoreError> {
-        for _ in 0..MAX_LOOKS {
+        loop {
             let published = self.published()?;
             let Published { compacted, last, .. } = *published;
             if range.is_empty() || range.start > last.index {
@@ -158,30 +164,25 @@ impl Reader {
             }
             let range = range.start..range.end.min(last.index.next());
             match self.read_published(&published, range, max_bytes) {
-                Ok(Some(entries)) => return Ok(Loaded::Entries(entries)),
-                Ok(None) => {}
+                Ok(entries) => return Ok(Loaded::Entries(entries)),
                 // A file that went while it was looked for is no error.
-                Err(error) if self.is_current(&published) => return Err(error),
-                Err(_) => {}
+                Err(_) if !self.is_latest(&published) => {}
+                Err(_) if is_behind(&published) => self.shared.wait_for_news(&published)?,
+                Err(error) => return Err(error),
             }
-            thread::yield_now();
         }
-        Err(StoreError::Backend {
-            reason: "commits came too fast for a read to look between".into(),
-        })
     }
 
-    fn is_current(&self, published: &Published) -> bool {
+    fn is_latest(&self, published: &Published) -> bool {
         self.shared.published().is_some_and(|now| now.sequence == published.sequence)
     }
 
-    /// The entries of `range`, or `None` where the log has changed since it was published.
     fn read_published(
         &mut self,
         published: &Published,
         range: Range<Index>,
         max_bytes: usize,
-    ) -> Result<Option<Entries>, StoreError> {
+    ) -> Result<Entries, StoreError> {
         let mut taken = Taken::new(published, max_bytes);
         let mut next = range.start;
         while next < range.end.min(published.begin) {
@@ -195,18 +196,14 @@ impl Reader {
             let end = sealed.last.next().min(range.end);
             let segment = self.sealed(sealed)?;
             if taken.from(&segment.view()?, next..end)?.is_break() {
-                return Ok(Some(taken.entries.into()));
+                return Ok(taken.entries.into());
             }
             next = end;
         }
         if next < range.end {
-            let view = published.active.view()?;
-            if view.head()?.sequence != published.sequence {
-                return Ok(None);
-            }
-            let _: ControlFlow<()> = taken.from(&view, next..range.end)?;
+            let _: ControlFlow<()> = taken.from(&published.active.view()?, next..range.end)?;
         }
-        Ok(Some(taken.entries.into()))
+        Ok(taken.entries.into())
     }
 
     /// A sealed segment, opened where it is not open yet.
@@ -243,6 +240,13 @@ impl Reader {
             ),
         })
     }
+}
+
+/// Whether the active segment holds a commit that is not published yet. Where it does not, what was
+/// read of it before was what is published.
+fn is_behind(published: &Published) -> bool {
+    let head = published.active.view().and_then(|view| view.head());
+    head.is_ok_and(|head| head.sequence != published.sequence)
 }
 
 /// The entries that a read has found so far.

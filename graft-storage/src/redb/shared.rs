@@ -1,8 +1,8 @@
 //! What the handles and the threads of one store share.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    Arc, Condvar, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use graft_core::{Identity, Index, LogId, StoreError, Term};
@@ -23,12 +23,22 @@ pub(super) struct Shared {
     pub(super) options: Options,
     /// The generation whose handle may write. It rises with every birth and every recovery.
     generation: AtomicU64,
-    /// What readers may see: always what is durable.
-    published: Mutex<Option<Arc<Published>>>,
+    published: Mutex<Publication>,
+    /// Something was published, or nothing more ever will be.
+    news: Condvar,
+    /// How many threads [read beside](Beside) the one that removes files.
+    beside: AtomicUsize,
     snapshots: Mutex<Snapshots>,
     pub(super) spare: Spare,
     is_closing: AtomicBool,
     _lock: LockGuard,
+}
+
+/// What readers may see: always what is durable.
+struct Publication {
+    latest: Option<Arc<Published>>,
+    /// Why nothing more is going to be published, if so.
+    end: Option<StoreError>,
 }
 
 /// What is durable, as far as readers need it.
@@ -91,7 +101,9 @@ impl Shared {
             medium,
             options,
             generation: AtomicU64::new(1),
-            published: Mutex::new(published.map(Arc::new)),
+            published: Mutex::new(Publication { latest: published.map(Arc::new), end: None }),
+            news: Condvar::new(),
+            beside: AtomicUsize::new(0),
             snapshots: Mutex::new(snapshots),
             spare: Spare::default(),
             is_closing: AtomicBool::new(false),
@@ -106,7 +118,10 @@ impl Shared {
         lock: LockGuard,
         born: &Born,
     ) -> Self {
-        Self::new(medium, options, lock, Snapshots::new(0), Some(Published::new(born)))
+        let published = Some(Published::new(born));
+        let shared = Self::new(medium, options, lock, Snapshots::new(0), published);
+        shared.end(StoreError::Backend { reason: "it is open for reading alone".into() });
+        shared
     }
 
     /// Whether the last handle is gone: what takes long should end.
@@ -118,17 +133,48 @@ impl Shared {
         self.is_closing.store(true, Ordering::Relaxed);
     }
 
+    fn publication(&self) -> MutexGuard<'_, Publication> {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn published(&self) -> Option<Arc<Published>> {
-        self.published.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.publication().latest.clone()
     }
 
     pub(super) fn publish(&self, published: Published) {
         let published = Arc::new(published);
-        let mut slot = self.published.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = slot.replace(published);
-        drop(slot);
+        let before = self.publication().latest.replace(published);
+        self.news.notify_all();
         // The last reader of a sealed segment closes it; not while others wait.
         drop(before);
+    }
+
+    /// Nothing more is going to be published, and this is why. The first reason stays.
+    pub(super) fn end(&self, reason: StoreError) {
+        self.publication().end.get_or_insert(reason);
+        self.news.notify_all();
+    }
+
+    /// Waits until something newer than `seen` is published. That is for whoever has found in the
+    /// active segment what is not published yet: it will be, or the store can write no more, and then
+    /// this says why. It takes as long as the disk takes to be given the witness.
+    pub(super) fn wait_for_news(&self, seen: &Published) -> Result<(), StoreError> {
+        let is_new = |publication: &Publication| {
+            publication.latest.as_ref().is_none_or(|latest| latest.sequence != seen.sequence)
+        };
+        let nothing_yet =
+            |publication: &mut Publication| publication.end.is_none() && !is_new(publication);
+        let waited = self.news.wait_while(self.publication(), nothing_yet);
+        let publication = waited.unwrap_or_else(PoisonError::into_inner);
+        match &publication.end {
+            Some(end) if !is_new(&publication) => self.check_sound().and(Err(copy(end))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether nobody but the thread that removes files can have one open that is not published.
+    pub(super) fn has_one_reader(&self) -> bool {
+        self.beside.load(Ordering::SeqCst) == 0
     }
 
     pub(super) fn snapshots(&self) -> MutexGuard<'_, Snapshots> {
@@ -153,6 +199,24 @@ impl Shared {
             None => Ok(()),
             Some(reason) => Err(StoreError::Poisoned { reason }),
         }
+    }
+}
+
+/// Held by whoever reads beside the thread that removes files. What it reads may be purged meanwhile:
+/// a file that is removed can still be read, one that is used again cannot. So none is used again
+/// while somebody holds this. Who takes it afterwards finds the file published no more.
+pub(super) struct Beside(Arc<Shared>);
+
+impl Beside {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        shared.beside.fetch_add(1, Ordering::SeqCst);
+        Self(shared)
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.0.beside.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     commit::{Commit, begin_segment},
+    ended,
     facts::State,
     opening::Files,
     reader::Load,
@@ -173,6 +174,8 @@ impl Writer {
         let outcome = if commit.is_empty { Ok(()) } else { self.commit(&mut commit) };
         if let Err(error) = &outcome {
             self.broken = Some(copy(error));
+            // redb may show readers what it could not make durable.
+            self.shared.end(copy(error));
         }
         for (buffer, reply) in waiting {
             let answer = outcome.as_ref().map(|()| buffer).map_err(copy);
@@ -285,6 +288,13 @@ impl Writer {
             self.shared.spare.want();
             free.send(Load::MakeSpare);
         }
+    }
+}
+
+impl Drop for Writer {
+    /// Also where it panicked: nobody is to wait for what does not come.
+    fn drop(&mut self) {
+        self.shared.end(ended());
     }
 }
 
