@@ -47,7 +47,7 @@ pub use self::{
     workload::{Mismatch, Workload},
 };
 use super::Failure;
-use crate::medium::Medium;
+use crate::medium::{Call, Medium};
 
 /// A store on a medium, or why there is none.
 pub type Opened = Result<Arc<dyn LogStore>, Box<dyn Error + Send + Sync>>;
@@ -77,6 +77,21 @@ pub struct Tally {
     pub flips: u64,
     /// Those of them that the store reported; the others changed nothing that can be seen.
     pub reported: u64,
+    failed: [u64; Call::ALL.len()],
+}
+
+impl Tally {
+    /// How many of the calls that were made to fail were of this kind: a kind of which none was has
+    /// not been tried.
+    #[must_use]
+    pub fn failed(&self, call: Call) -> u64 {
+        self.failed[call as usize]
+    }
+
+    fn add_failed(&mut self, call: Call, count: u64) {
+        self.failed_calls += count;
+        self.failed[call as usize] += count;
+    }
 }
 
 impl Suite {
@@ -143,6 +158,9 @@ impl std::ops::AddAssign for Tally {
         self.failed_calls += other.failed_calls;
         self.flips += other.flips;
         self.reported += other.reported;
+        for (count, more) in self.failed.iter_mut().zip(other.failed) {
+            *count += more;
+        }
     }
 }
 
