@@ -9,7 +9,10 @@
 
 mod common;
 
-use common::{redb_suite, seeds, sizes};
+use std::sync::Arc;
+
+use common::{redb_suite, redb_suite_with_spares, seeds, sizes, spares::Spares};
+use graft_storage::{conformance::faults::Tally, medium::Call};
 
 /// Segments so small that the log goes on in new ones while it is written, truncated and compacted.
 #[test]
@@ -30,11 +33,40 @@ fn a_store_of_one_segment_keeps_what_it_acknowledged_at_every_crash_point() {
     assert_eq!(tally.workloads, seeds.end - seeds.start);
 }
 
+/// Files change their names twice on the way from one segment to another, and are written over.
+#[test]
+fn a_store_that_makes_files_ahead_keeps_what_it_acknowledged_at_every_crash_point() {
+    let (seeds, spares) = (seeds(1000, 20, 400), Arc::<Spares>::default());
+    let suite = redb_suite_with_spares(sizes::SPARES, &spares);
+    let tally = suite.crash_points(seeds.clone()).unwrap();
+    println!("{tally} {spares}");
+    assert_eq!(tally.workloads, seeds.end - seeds.start);
+    assert!(tally.repeated >= tally.crashes / 4, "{tally}");
+    spares.check_all_ways();
+}
+
 #[test]
 fn a_call_that_fails_costs_nothing_that_was_acknowledged() {
     let tally = redb_suite(sizes::SMALL).failing_calls(seeds(0, 50, 2000)).unwrap();
     println!("{tally}");
+    check_that_each_call_failed(&tally);
+}
+
+#[test]
+fn a_call_that_fails_costs_nothing_where_files_are_made_ahead() {
+    let spares = Arc::<Spares>::default();
+    let suite = redb_suite_with_spares(sizes::SPARES, &spares);
+    let tally = suite.failing_calls(seeds(2000, 50, 2000)).unwrap();
+    println!("{tally} {spares}");
+    check_that_each_call_failed(&tally);
+    spares.check_all_ways();
+}
+
+fn check_that_each_call_failed(tally: &Tally) {
     assert!(tally.failed_calls >= tally.workloads * 10, "{tally}");
+    for call in Call::ALL {
+        assert!(tally.failed(call) > 0, "no call of the kind {call:?} failed: {tally}");
+    }
 }
 
 #[test]
@@ -42,4 +74,14 @@ fn a_full_disk_costs_nothing_that_was_acknowledged() {
     let tally = redb_suite(sizes::SMALL).full_disk(seeds(0, 100, 3000)).unwrap();
     println!("{tally}");
     assert!(tally.failed_calls >= tally.workloads, "{tally}");
+}
+
+#[test]
+fn a_full_disk_costs_nothing_where_files_are_made_ahead() {
+    let spares = Arc::<Spares>::default();
+    let suite = redb_suite_with_spares(sizes::SPARES, &spares);
+    let tally = suite.full_disk(seeds(4000, 100, 3000)).unwrap();
+    println!("{tally} {spares}");
+    assert!(tally.failed_calls >= tally.workloads, "{tally}");
+    spares.check_all_ways();
 }

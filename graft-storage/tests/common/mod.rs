@@ -16,6 +16,8 @@ pub mod file_store;
 pub mod identity;
 #[cfg(feature = "redb")]
 pub mod sizes;
+#[cfg(feature = "redb")]
+pub mod spares;
 
 /// Whether the long versions of the tests are wanted.
 pub fn is_long() -> bool {
@@ -36,10 +38,20 @@ pub fn seeds(from: u64, usual: u64, long: u64) -> std::ops::Range<u64> {
 /// The fault half of the suite on redb stores of these sizes.
 #[cfg(feature = "redb")]
 pub fn redb_suite(sizes: sizes::Sizes) -> graft_storage::conformance::faults::Suite {
+    redb_suite_with_spares(sizes, &std::sync::Arc::default())
+}
+
+/// The same, counting what becomes of spare files.
+#[cfg(feature = "redb")]
+pub fn redb_suite_with_spares(
+    sizes: sizes::Sizes,
+    counts: &std::sync::Arc<spares::Spares>,
+) -> graft_storage::conformance::faults::Suite {
     use std::sync::Arc;
-    let options = sizes::options(sizes);
+    let (options, counts) = (sizes::options(sizes), Arc::clone(counts));
     let suite = graft_storage::conformance::faults::Suite::new(move |medium| {
-        let store = graft_storage::RedbStore::open_on(medium, &options)?;
+        let counted = Arc::new(spares::Counted::new(medium, &counts));
+        let store = graft_storage::RedbStore::open_on(counted, &options)?;
         Ok(Arc::new(store) as Arc<dyn graft_core::LogStore>)
     });
     suite.naming(names_a_place)
