@@ -59,8 +59,8 @@ pub(crate) fn write(store: &RedbStore, writes: Vec<Write>) {
     wait(store.write(writes)).unwrap();
 }
 
-/// Installs a snapshot of `size` bytes up to `last`, and drops the log up to there.
-pub(crate) fn compact(store: &RedbStore, last: LogId, size: usize) -> Result<(), StoreError> {
+/// A snapshot of `size` bytes up to `last`.
+pub(crate) fn snapshot(last: LogId, size: usize) -> SnapshotChunk {
     let info = NodeInfo { name: "server1".into(), ..NodeInfo::default() };
     let meta = SnapshotMeta {
         id: last.index.0,
@@ -75,9 +75,15 @@ pub(crate) fn compact(store: &RedbStore, last: LogId, size: usize) -> Result<(),
         digest: 7,
         format: 1,
     };
-    let bytes: Bytes = vec![3; size].into();
+    SnapshotChunk { meta, offset: 0, bytes: vec![3; size].into() }
+}
+
+/// Installs a snapshot of `size` bytes up to `last`, and drops the log up to there.
+pub(crate) fn compact(store: &RedbStore, last: LogId, size: usize) -> Result<(), StoreError> {
+    let chunk = snapshot(last, size);
+    let meta = chunk.meta.clone();
     wait(async {
-        store.stage(SnapshotChunk { meta: meta.clone(), offset: 0, bytes }).await?;
+        store.stage(chunk).await?;
         store.write(vec![Write::InstallSnapshot(meta), Write::Compact(last)]).await.map(drop)
     })
 }
