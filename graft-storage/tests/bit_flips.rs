@@ -21,8 +21,8 @@ use graft_storage::{
         block_on,
         faults::{Bits, Workload},
     },
-    medium::{FaultyMedium, Image, Medium},
-    redb::verify_on,
+    medium::{FaultyMedium, Image, Medium, Open},
+    redb::{Pace, verify_on},
 };
 
 /// A store hangs where one bit takes longer. Long, since whoever runs this for hours may pause it.
@@ -129,6 +129,49 @@ fn verification_finds_whatever_a_store_would_trip_over_and_changes_nothing() {
     }
     println!("found={found} tripped={tripped}");
     assert!(tripped > 100 && found >= tripped);
+}
+
+/// The disk rots below a store at work, which has much of it in its memory.
+#[test]
+fn a_scrub_finds_whatever_the_next_opening_would_trip_over() {
+    let workload = Workload::generate(1, 40);
+    let medium = FaultyMedium::holding(closed_store(&workload), 1);
+    let options = sizes::options(sizes::SMALL);
+    let store = RedbStore::open_on(Arc::new(medium.clone()), &options).unwrap();
+    let wait = |work| block_on(LIMIT, work).expect("the store hangs");
+    block_on(LIMIT, store.recover()).expect("the store hangs").unwrap();
+    let pace = Pace { bytes_per_step: 1 << 20, pause: Duration::ZERO };
+    wait(store.scrub(pace)).unwrap();
+    let image = medium.image();
+    let files: Vec<String> = image.names().map(str::to_owned).collect();
+    let (mut found, mut tripped) = (0, 0);
+    for number in 0..if is_long() { 20_000_u64 } else { 800 } {
+        let choice = stable_hash(&number.to_le_bytes());
+        let name = &files[usize::try_from(choice % files.len() as u64).unwrap()];
+        let bit = (choice >> 8) % (image.len(name).unwrap() * 8);
+        let mut flipped = image.clone();
+        flipped.flip(name, bit);
+        let file = medium.open(name, Open::Existing).unwrap();
+        let put = |image: &Image| {
+            let at = usize::try_from(bit / 8).unwrap();
+            file.write_at(bit / 8, &image.read(name).unwrap()[at..=at]).unwrap();
+        };
+        put(&flipped);
+        let scrubbed = wait(store.scrub(pace));
+        put(&image);
+        let is_sound = is_sound(&workload, &FaultyMedium::holding(flipped, 1));
+        assert!(is_sound || scrubbed.is_err(), "bit {bit} of {name}: the scrub missed it");
+        if let Err(error) = &scrubbed {
+            let error = error.to_string();
+            assert!(error.contains(name), "bit {bit} of {name}: {error}");
+            assert!(names_a_place(&error), "bit {bit} of {name}: {error}");
+        }
+        found += u64::from(scrubbed.is_err());
+        tripped += u64::from(!is_sound);
+    }
+    println!("found={found} tripped={tripped}");
+    assert!(tripped > 50 && found >= tripped);
+    wait(store.scrub(pace)).unwrap();
 }
 
 #[test]

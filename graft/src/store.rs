@@ -6,7 +6,7 @@
 pub use graft_core::{LogStore, StoreError};
 pub use graft_storage::MemoryStore;
 #[cfg(feature = "redb")]
-pub use graft_storage::redb::{OpenError, RedbStore};
+pub use graft_storage::redb::{OpenError, Options, Pace, RedbStore, Report, verify};
 
 /// A new store in memory: it outlives its server, and ends with the process. Keep a [`MemoryStore`]
 /// and give clones of it where a log is to outlive its cluster, too.
@@ -19,10 +19,28 @@ pub fn memory() -> Box<dyn LogStore> {
 /// needs a directory of its own. What was acknowledged is found again after a crash of the process or a
 /// power cut; see [`RedbStore`].
 ///
+/// It reads itself once a day, slowly, and logs as an error of `tracing` what is not what was written any more, while
+/// the other servers still have it. To scrub it at other times, or with other [`Options`], open a [`RedbStore`] and keep
+/// a clone of it; [`verify`] reads one that nobody has open.
+///
 /// ```no_run
 /// # let cluster = graft::cluster(["server1"]);
 /// let cluster = cluster.stores(|name| Ok(graft::store::redb(format!("data/{name}"))?));
 /// # drop(cluster);
+/// ```
+///
+/// ```no_run
+/// # async fn scrub_now() -> Result<(), Box<dyn std::error::Error>> {
+/// use graft::store::{Pace, RedbStore};
+///
+/// let store = RedbStore::open("data/server1")?;
+/// let handle = store.clone();
+/// let cluster = graft::cluster(["server1"]).stores(move |_| Ok(Box::new(store.clone())));
+/// // ... and while it serves:
+/// println!("{:?}", handle.scrub(Pace::default()).await?);
+/// # drop(cluster);
+/// # Ok(())
+/// # }
 /// ```
 ///
 /// A directory is open in one place at a time: until the last handle on its store is dropped, opening it
@@ -36,5 +54,10 @@ pub fn memory() -> Box<dyn LogStore> {
 /// [`OpenError`] says what is wrong with the directory, and what to do; its files are as they were.
 #[cfg(feature = "redb")]
 pub fn redb(path: impl AsRef<std::path::Path>) -> Result<Box<dyn LogStore>, OpenError> {
-    Ok(Box::new(RedbStore::open(path)?))
+    let options = Options::default().scrub_every(DAY, Pace::default());
+    Ok(Box::new(RedbStore::open_with(path, &options)?))
 }
+
+/// How long a store is left alone between two scrubs.
+#[cfg(feature = "redb")]
+const DAY: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);

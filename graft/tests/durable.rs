@@ -5,10 +5,18 @@
 
 mod common;
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::{Seek, SeekFrom, Write},
+    path::Path,
+    time::Duration,
+};
 
 use common::{Note, Notes, add, directory::Directory, soon};
-use graft::StartError;
+use graft::{
+    StartError, StoreError,
+    store::{Pace, RedbStore},
+};
 
 #[tokio::test]
 async fn a_cluster_finds_everything_again_and_goes_on() {
@@ -25,6 +33,37 @@ async fn a_cluster_finds_everything_again_and_goes_on() {
         notes.restart_server("server3").await.unwrap();
         notes.shutdown().await;
     }
+}
+
+/// Whoever opens the store keeps a handle, and reads it all while its server goes on.
+#[tokio::test]
+async fn a_store_can_be_scrubbed_while_its_server_serves() {
+    let disk = Directory::new();
+    let path = disk.of("server1");
+    let store = RedbStore::open(&path).unwrap();
+    let handle = store.clone();
+    let cluster = graft::cluster(["server1"]).stores(move |_| Ok(Box::new(store.clone())));
+    let notes = cluster.start(Notes::default).await.unwrap();
+    let text = "scrub".repeat(100);
+    assert!(soon(notes.request("server1", add(&text))).await.is_ok());
+    let pace = Pace { pause: Duration::ZERO, ..Pace::default() };
+    let report = soon(handle.scrub(pace)).await.unwrap();
+    assert!(report.entries > 1 && report.active_bytes > 0, "{report:?}");
+
+    let file = path.join("log-00000000000000000001.redb");
+    let bytes = fs::read(&file).unwrap();
+    let places =
+        bytes.windows(text.len()).enumerate().filter(|(_, found)| *found == text.as_bytes());
+    let disk = fs::File::options().write(true).open(&file).unwrap();
+    for (at, _) in places {
+        // In place, as a disk rots.
+        (&disk).seek(SeekFrom::Start(at as u64)).unwrap();
+        (&disk).write_all(b"S").unwrap();
+    }
+    let error = soon(handle.scrub(pace)).await.unwrap_err();
+    let is_named = error.to_string().contains("log-00000000000000000001.redb");
+    assert!(matches!(&error, StoreError::Corrupt { .. }) && is_named, "{error}");
+    notes.shutdown().await;
 }
 
 #[tokio::test]

@@ -9,12 +9,15 @@
 //! The length that redb sets is told to redb alone. The file grows when it is written, by less than
 //! redb asks for, and never shrinks: writing into space that it has needs no commit of the file
 //! system's journal. Recovery goes by the length of the file, which is all that a crash leaves.
+//!
+//! A file can be [copied](Backend::copy) while it is written. The copy is the file as it was at one instant, which
+//! is what the end of a process at that instant would leave, and so what every opening can make sense of.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fmt, io,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -51,6 +54,7 @@ struct Shared {
     /// The length of the file itself.
     physical: AtomicU64,
     growing: Mutex<()>,
+    copies: Mutex<Copies>,
     /// Whether anything was written since the last sync.
     is_dirty: AtomicBool,
     failure: Mutex<Option<Failure>>,
@@ -81,6 +85,39 @@ impl Failure {
         io::Error::new(self.kind, self.text.clone())
     }
 }
+
+/// The copies that are being made of the file.
+#[derive(Default)]
+struct Copies {
+    count: usize,
+    /// The blocks that were written since the first of them was begun.
+    written: BTreeSet<u64>,
+}
+
+/// One copy. While there is one, what is written is noted.
+struct Copying<'a>(&'a Shared);
+
+impl<'a> Copying<'a> {
+    fn begin(shared: &'a Shared) -> Self {
+        // What is being written just now would not be noted any more.
+        let _still = shared.write_trial();
+        shared.lock_copies().count += 1;
+        Self(shared)
+    }
+}
+
+impl Drop for Copying<'_> {
+    fn drop(&mut self) {
+        let mut copies = self.0.lock_copies();
+        copies.count -= 1;
+        if copies.count == 0 {
+            copies.written.clear();
+        }
+    }
+}
+
+/// How much of a file is copied at once, in bytes.
+const PIECE: usize = 256 * 1024;
 
 /// What was written on trial.
 #[derive(Default)]
@@ -113,6 +150,7 @@ impl Backend {
             length: AtomicU64::new(length),
             physical: AtomicU64::new(physical),
             growing: Mutex::default(),
+            copies: Mutex::default(),
             // A process before this one may have written and not synced.
             is_dirty: AtomicBool::new(true),
             failure: Mutex::default(),
@@ -211,6 +249,41 @@ impl Backend {
         self.0.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The bytes of the file itself at one instant, whatever redb has in its memory; or `None` where `step`,
+    /// which is told after each piece how many bytes were read, says that it is enough. A read that fails is
+    /// nothing to redb.
+    ///
+    /// First all of it is read while it may be written, and then, while it is not, what was written
+    /// meanwhile. That is in the system's cache, so nobody waits for long.
+    pub(super) fn copy(&self, step: &mut dyn FnMut(usize) -> bool) -> io::Result<Option<Vec<u8>>> {
+        let shared = &*self.0;
+        let _noted = Copying::begin(shared);
+        let length =
+            || Ok::<_, io::Error>(usize::try_from(shared.file.len()?).unwrap_or(usize::MAX));
+        let mut bytes = vec![0; length()?];
+        let mut at = 0;
+        for piece in bytes.chunks_mut(PIECE) {
+            shared.file.read_at(at, piece)?;
+            at += piece.len() as u64;
+            if !step(piece.len()) {
+                return Ok(None);
+            }
+        }
+        // Whoever writes holds this for reading.
+        let _still = shared.write_trial();
+        bytes.resize(length()?, 0);
+        let mut read = |from: u64| -> io::Result<()> {
+            let begin = usize::try_from(from).unwrap_or(usize::MAX).min(bytes.len());
+            let end = bytes.len().min(begin + BLOCK_SIZE);
+            shared.file.read_at(from, &mut bytes[begin..end])
+        };
+        let written = shared.lock_copies().written.clone();
+        written.into_iter().map(|block| block * BLOCK).try_for_each(&mut read)?;
+        let end = shared.file.len()?;
+        (at / BLOCK * BLOCK..end).step_by(BLOCK_SIZE).try_for_each(read)?;
+        Ok(Some(bytes))
+    }
+
     /// Bytes of the file itself, whatever redb has written on trial.
     pub(super) fn read_file(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         self.0.note("read", self.0.file.read_at(offset, into))
@@ -224,6 +297,10 @@ impl Shared {
 
     fn write_trial(&self) -> RwLockWriteGuard<'_, Option<Trial>> {
         self.trial.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_copies(&self) -> MutexGuard<'_, Copies> {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn check_open(&self) -> io::Result<()> {
@@ -252,6 +329,11 @@ impl Shared {
 
     fn write_file(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.grow_to(offset + bytes.len() as u64)?;
+        let mut copies = self.lock_copies();
+        if copies.count > 0 {
+            copies.written.extend(blocks(offset, bytes.len()).map(|(block, ..)| block));
+        }
+        drop(copies);
         let written = self.change("write", self.file.write_at(offset, bytes));
         // Behind the write: a sync that came in between has not covered all of it.
         self.is_dirty.store(true, Ordering::SeqCst);

@@ -15,6 +15,7 @@ use graft_core::{Index, Loaded, StoreError};
 use tokio::sync::oneshot;
 
 use super::{
+    active,
     error::OpenError,
     opening::{self, look, not_a_directory},
     options::Options,
@@ -34,6 +35,9 @@ pub struct Report {
     pub entry_bytes: u64,
     /// Bytes of the installed snapshot.
     pub snapshot_bytes: u64,
+    /// The length of the file that is written, in bytes, all of which was read from the disk and checked. Zero
+    /// where a scrub could not, since the log went on in new files faster than it reads one.
+    pub active_bytes: u64,
 }
 
 /// How fast a scrub reads.
@@ -85,6 +89,8 @@ pub fn verify_on(medium: &Arc<dyn Medium>) -> Result<Report, OpenError> {
     let _: graft_core::Recovered = born.state.recovered().map_err(failed)?;
     let shared = Arc::new(Shared::reading(Arc::clone(medium), options, lock, born));
     let mut check = Check::new(Reader::new(Arc::clone(&shared)));
+    // It was read and checked as it was opened.
+    check.report.active_bytes = born.active.length();
     while check.step(usize::MAX).map_err(failed)? {}
     Ok(check.report)
 }
@@ -166,14 +172,19 @@ impl Pacer {
             return;
         }
         self.read.store(0, Ordering::Relaxed);
-        let start = Instant::now();
-        while let Some(left) = self.pace.pause.checked_sub(start.elapsed()) {
-            if left.is_zero() || is_closing() {
-                return;
-            }
-            // Closing unparks.
-            thread::park_timeout(left);
+        rest(self.pace.pause, is_closing);
+    }
+}
+
+/// Rests for so long, unless the store is about to close.
+fn rest(pause: Duration, is_closing: impl Fn() -> bool) {
+    let start = Instant::now();
+    while let Some(left) = pause.checked_sub(start.elapsed()) {
+        if left.is_zero() || is_closing() {
+            return;
         }
+        // Closing unparks.
+        thread::park_timeout(left);
     }
 }
 
@@ -184,27 +195,58 @@ pub(super) fn scrub(
     pace: Pace,
     reply: oneshot::Sender<Result<Report, StoreError>>,
 ) {
+    if let Some(outcome) = scrub_once(shared, pace, || !reply.is_closed()) {
+        let _ = reply.send(outcome);
+    }
+}
+
+/// Reads the store at work at `pace`, and again so long after that was done, until the store is closed. What it
+/// finds is logged.
+pub(super) fn scrub_again_and_again(shared: &Arc<Shared>, pace: Pace, interval: Duration) {
+    while !shared.is_closing() {
+        rest(interval, || shared.is_closing());
+        // Before its birth there is nothing to read.
+        if shared.published().is_some() {
+            let _ = scrub_once(shared, pace, || true);
+        }
+    }
+}
+
+/// What reading everything once leads to, or `None` where it `is_wanted` no more or the store is about to close.
+fn scrub_once(
+    shared: &Arc<Shared>,
+    pace: Pace,
+    is_wanted: impl Fn() -> bool,
+) -> Option<Result<Report, StoreError>> {
     let pacer = Arc::new(Pacer { pace, read: AtomicU64::new(0) });
     let mut check = Check::new(Reader::paced(Arc::clone(shared), Arc::clone(&pacer)));
-    let outcome = loop {
-        if shared.is_closing() || reply.is_closed() {
-            return;
-        }
+    let mut rest_after = |bytes| {
+        pacer.rest_after(bytes, || shared.is_closing());
+        is_wanted() && !shared.is_closing()
+    };
+    let read = loop {
         let before = check.report;
         match check.step(pace.bytes_per_step) {
             Ok(true) => {}
-            Ok(false) => break Ok(check.report),
+            Ok(false) => break active::check(shared, &mut rest_after),
             Err(error) => break Err(error),
         }
         let read = check.report.bytes() - before.bytes();
-        pacer.rest_after(usize::try_from(read).unwrap_or(usize::MAX), || shared.is_closing());
+        if !rest_after(usize::try_from(read).unwrap_or(usize::MAX)) {
+            return None;
+        }
     };
+    let active_bytes = read.transpose()?;
+    let outcome = active_bytes.map(|active_bytes| Report { active_bytes, ..check.report });
     let store = shared.medium.describe();
     match &outcome {
         Ok(report) => tracing::debug!(store, ?report, "scrubbed"),
-        Err(error) => tracing::warn!(store, %error, "the scrub found the store damaged"),
+        Err(error @ StoreError::Corrupt { .. }) => {
+            tracing::error!(store, %error, "the scrub found the store damaged");
+        }
+        Err(error) => tracing::warn!(store, %error, "the scrub could not read the store"),
     }
-    let _ = reply.send(outcome);
+    Some(outcome)
 }
 
 impl Report {

@@ -70,7 +70,10 @@
 //! [`identity`](LogStore::identity), is left as it was found, byte for byte, and sealed segments and
 //! [`verify`] never write.
 //!
-//! [`RedbStore::scrub`] reads everything slowly beside the work, [`verify`] in one go.
+//! [`RedbStore::scrub`] reads everything slowly beside the work, [`verify`] in one go. The file that is
+//! written is copied for it as it is at one instant, which is what the end of the process would have
+//! left then, and the copy is opened and read like any store. [`Options::scrub_every`] makes a store
+//! scrub itself.
 //!
 //! # Failures
 //!
@@ -147,6 +150,7 @@
 //! before they are written. A sealed segment gets 1 MiB: what is read of it is read in order and
 //! once.
 
+mod active;
 mod backend;
 mod check;
 mod codec;
@@ -301,11 +305,11 @@ impl RedbStore {
     }
 
     /// Reads every record once, slowly, beside everything else: what rots unread is found while the
-    /// other servers still have it. Sealed files are read from the disk; of the file that is being
-    /// written, pages in redb's memory are what is read. A scrub ends early where its future is
-    /// dropped.
-    ///
-    /// A server that wants it always calls it again and again.
+    /// other servers still have it. All files are read from the disk, or what the system has in memory
+    /// of it, as they are when a store is opened: so it finds whatever the next opening would. Of the file
+    /// that is being written a copy is read, for which writers wait no longer than it takes to copy what
+    /// they wrote meanwhile; it takes as much memory as the file is long. A scrub ends early where its
+    /// future is dropped.
     ///
     /// # Errors
     ///
@@ -365,6 +369,7 @@ impl Engine {
         let writer = Writer::new(Arc::clone(&shared), born, loads.downgrade());
         let reader = Reader::new(Arc::clone(&shared));
         let writing = spawn("graft-store-write", move || writer.run(incoming))?;
+        let scrubs = shared.options.scrubs;
         let engine = Self {
             shared,
             orders: Some(orders),
@@ -372,6 +377,11 @@ impl Engine {
             threads: Mutex::new(vec![writing]),
         };
         engine.join_later(spawn("graft-store-read", move || reader.run(wanted))?);
+        if let Some((interval, pace)) = scrubs {
+            let shared = Arc::clone(&engine.shared);
+            let scrubbing = move || check::scrub_again_and_again(&shared, pace, interval);
+            engine.join_later(spawn("graft-store-scrub", scrubbing)?);
+        }
         Ok(engine)
     }
 

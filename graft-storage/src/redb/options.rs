@@ -1,6 +1,11 @@
-//! The sizes of a store.
+//! The sizes of a store, and how it is looked after.
 
-/// The sizes of a store. [`Default`] is right for servers; tests make everything smaller.
+use std::time::Duration;
+
+use super::check::Pace;
+
+/// The sizes of a store, and how it is looked after. [`Default`] is right for servers; tests make
+/// everything smaller.
 ///
 /// They may differ from one opening of a store to the next.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -8,6 +13,7 @@ pub struct Options {
     pub(super) segment_bytes: u64,
     pub(super) preallocated_bytes: u64,
     pub(super) cache_bytes: usize,
+    pub(super) scrubs: Option<(Duration, Pace)>,
 }
 
 impl Options {
@@ -18,6 +24,7 @@ impl Options {
             segment_bytes: SEGMENT_BYTES,
             preallocated_bytes: file_bytes(SEGMENT_BYTES),
             cache_bytes: CACHE_BYTES,
+            scrubs: None,
         }
     }
 
@@ -37,6 +44,15 @@ impl Options {
     #[must_use]
     pub fn preallocated_bytes(mut self, bytes: u64) -> Self {
         self.preallocated_bytes = bytes.min(file_bytes(self.segment_bytes));
+        self
+    }
+
+    /// [Scrubs](super::RedbStore::scrub) the store by itself, for the first time when it has been open for
+    /// `interval`, and again so long after each scrub. What is found is logged: damage as an error of
+    /// `tracing`, with the store, the file and the record. Without this it is read only when it is asked for.
+    #[must_use]
+    pub fn scrub_every(mut self, interval: Duration, pace: Pace) -> Self {
+        self.scrubs = Some((interval, pace));
         self
     }
 

@@ -106,6 +106,21 @@ impl Segment {
             }
             _ => io(error),
         })?;
+        Self::open_file(medium, number, file, cache, pacer)
+    }
+
+    /// The same with the file at hand.
+    pub(super) fn open_file(
+        medium: &Arc<dyn Medium>,
+        number: u64,
+        file: Box<dyn MediumFile>,
+        cache: usize,
+        pacer: Option<(Arc<Pacer>, Arc<Shared>)>,
+    ) -> Result<Self, OpenError> {
+        let name = file_name(number);
+        let (path, action) = (medium.describe(), "open a segment");
+        let io = |source| OpenError::Io { path: path.clone(), action, source };
+        let location = || format!("{name} in {path}");
         let length = file.len().map_err(io)?;
         // A crash may have left a part of a page at the end. It counts as a page: what it lacks reads
         // as zeros, and where it lacks nothing that redb keeps in it, its commit may be whole.

@@ -1,0 +1,139 @@
+//! The file that is written, as it is on the disk: redb answers from its own memory what it has written or
+//! read before, so a bit that turned around below would show only once the store is opened again.
+
+use std::{fmt, io, ops::ControlFlow};
+
+use graft_core::StoreError;
+
+use super::{
+    reader::SEALED_CACHE_BYTES,
+    segment::Segment,
+    shared::{Published, Shared},
+    witness::{self, Witness},
+};
+use crate::medium::{MediumFile, Open};
+
+/// How often the next file is looked at where the log has gone on in it meanwhile. What was left is sealed:
+/// whoever comes by next reads it like any other.
+const MAX_FILES: usize = 3;
+
+/// Reads the file that is written, all of it, and the witness of `shared`, and checks what was read as it is
+/// when a store is opened. Returns how many bytes that file had: zero where the log goes on in new files faster
+/// than one is read, and `None` where `step`, which is told how many bytes were read, says that it is enough.
+///
+/// Writers wait only while the blocks are read that they wrote in the meantime.
+pub(super) fn check(
+    shared: &Shared,
+    mut step: impl FnMut(usize) -> bool,
+) -> Result<Option<u64>, StoreError> {
+    for _ in 0..MAX_FILES {
+        let Some(published) = shared.published() else {
+            return Err(StoreError::NotBorn);
+        };
+        let checked = check_published(shared, &published, &mut step);
+        let has_moved = || {
+            let now = shared.published();
+            now.is_none_or(|now| now.active.number != published.active.number)
+        };
+        match checked {
+            // A file that was left may have been purged and be in use again.
+            Err(_) if has_moved() => {}
+            checked => return checked,
+        }
+    }
+    Ok(Some(0))
+}
+
+fn check_published(
+    shared: &Shared,
+    published: &Published,
+    step: &mut dyn FnMut(usize) -> bool,
+) -> Result<Option<u64>, StoreError> {
+    let active = &published.active;
+    let action = "read the file that is written";
+    let copied = active.backend().copy(step);
+    let Some(bytes) = copied.map_err(|source| StoreError::Io { action, source })? else {
+        return Ok(None);
+    };
+    let length = bytes.len() as u64;
+    let file = Box::new(Copied(bytes));
+    let copy = Segment::open_file(&shared.medium, active.number, file, SEALED_CACHE_BYTES, None)?;
+    let view = copy.view()?;
+    view.check_owner(&published.identity)?;
+    let state = view.state()?;
+    if state.sequence < published.sequence {
+        return Err(StoreError::Corrupt {
+            location: copy.place_of_head(),
+            reason: format!(
+                "it is of commit {}, commit {} was acknowledged",
+                state.sequence, published.sequence
+            ),
+        });
+    }
+    let outline = &state.outline;
+    outline.decoded_memberships()?;
+    let first = state.begin.max(outline.compacted.index.next());
+    if first <= outline.last.index {
+        let mut stale = None;
+        let _: ControlFlow<()> = view.entries(first..outline.last.index.next(), &mut |entry| {
+            let log_id = entry.log_id;
+            if outline.term_at(log_id.index) == Some(log_id.term) {
+                return ControlFlow::Continue(());
+            }
+            stale = Some(log_id);
+            ControlFlow::Break(())
+        })?;
+        if let Some(found) = stale {
+            let reason = format!("it is of term {}, the log has another there", found.term);
+            return Err(view.corrupt_entry(found.index, reason));
+        }
+    }
+    check_witness(shared, published)?;
+    Ok(Some(length))
+}
+
+/// What the witness says may be less than what was acknowledged: it is written behind. But it must say
+/// something, and be this store's.
+fn check_witness(shared: &Shared, published: &Published) -> Result<(), StoreError> {
+    let corrupt = |reason| StoreError::Corrupt { location: witness::NAME.into(), reason };
+    let opened = Witness::open(&*shared.medium, Open::Read);
+    let opened = opened.map_err(|source| StoreError::Io { action: "read the witness", source })?;
+    let missing = || corrupt("the file is missing".into());
+    let mut found = opened.ok_or_else(missing)?.map_err(corrupt)?;
+    let active = &published.active;
+    found.check_owner(&published.identity, active.number, active.version).map_err(corrupt)
+}
+
+/// The bytes of a file at one moment.
+struct Copied(Vec<u8>);
+
+impl fmt::Debug for Copied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Copied({} bytes)", self.0.len())
+    }
+}
+
+impl MediumFile for Copied {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.len() as u64)
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let from = usize::try_from(offset).ok();
+        let found = from.and_then(|from| self.0.get(from..from.checked_add(into.len())?));
+        into.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn write_at(&self, _offset: u64, _bytes: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn set_len(&self, _length: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
