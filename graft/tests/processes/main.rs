@@ -17,6 +17,7 @@ mod history;
 mod kills;
 mod load;
 mod machine;
+mod namespaces;
 mod pauses;
 mod process;
 mod refusals;
