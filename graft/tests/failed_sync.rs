@@ -110,7 +110,10 @@ async fn fail_a_sync(media: &Media, notes: &Supervisor<Notes>, victim: &str) -> 
         };
         assert!(matches!(source, StoreError::Poisoned { .. }), "{source:?}");
         let words = words(&error);
-        assert!(words.contains(victim) && words.contains("failed earlier in this process (sync "), "{words}");
+        assert!(
+            words.contains(victim) && words.contains("failed earlier in this process (sync "),
+            "{words}"
+        );
         assert!(words.contains(PLACE), "{words}");
         assert!(words.contains("restart the process after checking the disk"), "{words}");
     }
