@@ -47,8 +47,8 @@ pub struct Config {
     pub max_unapplied_bytes: usize,
     /// How many bytes of requests may wait at a server before it has looked at them. Default 64 MiB.
     pub max_waiting_bytes: usize,
-    /// How many bytes of the log's end stay in memory for peers that are a little behind. Default 16 MiB, four
-    /// windows: a peer further behind is served from the store.
+    /// How many bytes of the log's end stay in memory for peers that are a little behind. Default 8 MiB, two
+    /// windows: a peer further behind is served from the store. Small entries take twice what they count for.
     pub memory_log_bytes: usize,
     /// How large a log may grow that no snapshot shortens; beyond it requests are `Overloaded`. Default 4 GiB: every
     /// restart replays it.
@@ -69,7 +69,7 @@ impl Default for Config {
             max_uncommitted_bytes: 64 << 20,
             max_unapplied_bytes: 64 << 20,
             max_waiting_bytes: 64 << 20,
-            memory_log_bytes: 16 << 20,
+            memory_log_bytes: 8 << 20,
             max_log_bytes: 4 << 30,
         }
     }

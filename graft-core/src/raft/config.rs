@@ -52,7 +52,7 @@ pub struct Config {
     /// How many bytes a leader lets lie committed and not yet applied. Default 64 MiB.
     pub max_unapplied_bytes: usize,
     /// How many bytes of the log are kept in memory for slow peers and a slow machine once they are
-    /// committed and durable. Default 16 MiB: four windows. Whoever is further behind is served from the
+    /// committed and durable. Default 8 MiB: two windows. Whoever is further behind is served from the
     /// store.
     pub tail_bytes: usize,
     #[cfg(any(test, feature = "mutants"))]
@@ -83,7 +83,7 @@ impl Config {
             window_bytes: 4 << 20,
             max_uncommitted_bytes: 64 << 20,
             max_unapplied_bytes: 64 << 20,
-            tail_bytes: 16 << 20,
+            tail_bytes: 8 << 20,
             #[cfg(any(test, feature = "mutants"))]
             mutant: None,
         }

@@ -101,6 +101,17 @@ pub(crate) fn tls(directory: &Path, name: &str) -> Result<Tls, Box<dyn Error>> {
 pub(crate) fn run_if_asked() {
     let Ok(task) = env::var(TASK) else { return };
     let task = Task::decode(&task).expect("the task is encoded by the parent");
+    run(2, async move |orders| {
+        if task.other_machine {
+            serve(&task, Counter::default, orders).await;
+        } else {
+            serve(&task, Registers::default, orders).await;
+        }
+    });
+}
+
+/// Runs `work`, which hears the lines of the standard input, and ends the process.
+pub(crate) fn run(threads: usize, work: impl AsyncFnOnce(mpsc::Receiver<String>)) {
     tracing_subscriber::fmt()
         .with_env_filter(LOGGED)
         .with_ansi(false)
@@ -108,13 +119,8 @@ pub(crate) fn run_if_asked() {
         .init();
     let orders = listen();
     let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = runtime.unwrap();
-    if task.other_machine {
-        runtime.block_on(serve(&task, Counter::default, orders));
-    } else {
-        runtime.block_on(serve(&task, Registers::default, orders));
-    }
+        tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    runtime.unwrap().block_on(work(orders));
     process::exit(0);
 }
 
@@ -174,7 +180,7 @@ fn listen() -> mpsc::Receiver<String> {
 }
 
 /// One system call, past the test framework.
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     let line = line.replace('\n', " ");
     let mut out = io::stdout().lock();
     // A parent that is gone needs no answer.

@@ -21,7 +21,7 @@ pub(crate) enum Ask {
     /// A whole list. Answered with [`Told::List`].
     List { key: u32 },
     /// Changes nothing: bytes to carry. Answered with [`Told::Done`].
-    Nothing { padding: Vec<u8> },
+    Nothing { padding: String },
 }
 
 /// What is answered.

@@ -13,6 +13,8 @@
 
 mod child;
 mod cluster;
+mod flood;
+mod flooder;
 mod history;
 mod kills;
 mod load;
@@ -52,4 +54,5 @@ fn report(line: &str) {
 #[test]
 fn child() {
     child::run_if_asked();
+    flooder::run_if_asked();
 }

@@ -34,6 +34,8 @@ pub(crate) struct Said {
     pub(crate) term: u64,
     pub(crate) status: String,
     pub(crate) stopped: bool,
+    /// What came of the requests of a flooder.
+    pub(crate) flooded: Option<String>,
     /// Its output is at its end, as it is once the process is.
     pub(crate) ended: bool,
 }
@@ -54,6 +56,7 @@ impl Said {
                 self.status = word();
             }
             "stopped" => self.stopped = true,
+            "flooded" => self.flooded = Some(rest.to_owned()),
             // The test framework speaks, too.
             _ => {}
         }
@@ -73,9 +76,14 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a process that does `task`, by way of the command `prefix` where there is one, like `ip netns exec
+    /// Starts a server that does `task`, by way of the command `prefix` where there is one, like `ip netns exec
     /// NAME`. That command must become the process, as this one does.
     pub(crate) fn start(task: &Task, prefix: &[String]) -> Self {
+        Self::run(&task.name, TASK, &task.encode(), prefix)
+    }
+
+    /// Starts a process that does what `variable` of its environment says.
+    pub(crate) fn run(name: &str, variable: &str, value: &str, prefix: &[String]) -> Self {
         let own = env::current_exe().unwrap();
         let mut command = match prefix.split_first() {
             Some((program, arguments)) => {
@@ -86,7 +94,7 @@ impl Process {
             None => Command::new(own),
         };
         command.args(["child", "--exact", "--nocapture", "--test-threads=1"]);
-        command.env(TASK, task.encode());
+        command.env(variable, value);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let said = watch_lines(child.stdout.take().unwrap(), Said::default(), Said::hear, |said| {
@@ -100,7 +108,7 @@ impl Process {
         };
         let log = watch_lines(child.stderr.take().unwrap(), VecDeque::new(), keep, |_| {});
         let input = child.stdin.take();
-        Self { name: task.name.clone(), child, input, said, log }
+        Self { name: name.to_owned(), child, input, said, log }
     }
 
     pub(crate) fn id(&self) -> u32 {
