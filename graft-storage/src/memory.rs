@@ -49,9 +49,9 @@ pub(crate) use self::switches::{Switches, Told};
 /// * An [`Append`](Write::Append) of no entries changes nothing. One that begins at or below what is
 ///   compacted, leaves a gap, or begins with a lower term than the entry before it is
 ///   [`StoreError::BadWrite`], and nothing of its batch happens.
-/// * A membership entry that does not decode is stored like any other: what Raft took in, a store does
-///   not refuse. As long as it is in the log, `recover` is [`StoreError::Corrupt`] and names it,
-///   because the list of memberships would be wrong without it.
+/// * What could not be given back as it is, or not be counted on from, is [`StoreError::BadWrite`] too: an
+///   index of 2^62 or above, a payload of 4 GiB or more, and a membership entry that does not decode,
+///   without which the list of memberships that `recover` returns would be wrong.
 /// * [`InstallSnapshot`](Write::InstallSnapshot) needs all bytes of the snapshot staged; their digest is
 ///   the caller's to check. Where the log holds the snapshot's last entry, the log stays as it is, and
 ///   a [`Compact`](Write::Compact) drops the part before: so slow followers can be served from it.

@@ -17,7 +17,7 @@ pub(crate) struct Outline {
     /// The time of the last entry, also where that is compacted.
     pub(crate) last_time: LogTime,
     pub(crate) terms: Vec<(Index, Term)>,
-    /// The payloads as they were written: one that does not decode is still in the log.
+    /// The payloads as they were written.
     pub(crate) memberships: Vec<(LogId, Bytes)>,
     /// How often `terms` changed.
     pub(crate) terms_version: u64,

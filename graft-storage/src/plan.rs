@@ -1,6 +1,9 @@
 //! Looks at a whole batch before any of it is applied, so that a batch happens whole or not at all.
 
-use graft_core::{Entries, Index, LogId, SnapshotChunk, SnapshotMeta, StoreError, Term, Write};
+use graft_core::{
+    Entries, Entry, EntryKind, Index, LogId, Membership, SnapshotChunk, SnapshotMeta, StoreError,
+    Term, Write,
+};
 
 use crate::outline::{Outline, push_runs, term_in};
 
@@ -16,6 +19,12 @@ pub(crate) trait Snapshots {
 /// How many unfinished snapshots a store keeps. Two are in use at most: the one a leader sends and
 /// the one taken here; the others are what earlier leaders did not finish.
 pub(crate) const MAX_STAGED: usize = 4;
+
+/// Indexes are below this. No log gets there, and whoever counts on from one that is there does not run over.
+const END_OF_INDEXES: Index = Index(1 << 62);
+
+/// How long a payload may be, in bytes: with what a store puts beside it, its length has 32 bits.
+const MAX_PAYLOAD: u64 = (4 << 30) - 1024;
 
 /// Checks that a chunk fits behind the `staged` bytes that came of its snapshot so far, or begins
 /// it anew. Returns how many there are with it.
@@ -75,6 +84,17 @@ pub(crate) fn check(
     checked.map_err(|reason| StoreError::BadWrite { reason, last: log.last })
 }
 
+/// Checks that an entry can be given back as it is, and what recovery says of it as well.
+fn check_entry(entry: &Entry) -> Result<(), &'static str> {
+    if entry.payload.len() as u64 > MAX_PAYLOAD {
+        return Err("a payload has 4 GiB or more");
+    }
+    if entry.kind == EntryKind::Membership && Membership::decode(&entry.payload).is_err() {
+        return Err("a membership does not decode");
+    }
+    Ok(())
+}
+
 impl<'a> Plan<'a> {
     fn order(&mut self, order: &'a Write) -> Result<(), &'static str> {
         match order {
@@ -100,6 +120,10 @@ impl<'a> Plan<'a> {
         if self.term_at(index.previous()) > Some(term) {
             return Err("an append begins with a lower term than the entry before it");
         }
+        if last.index >= END_OF_INDEXES {
+            return Err("an index is 2^62 or above");
+        }
+        entries.slices().flatten().try_for_each(check_entry)?;
         self.kept = self.kept.min(index.previous());
         let keep = self.appended.partition_point(|(begin, _)| *begin < index);
         self.appended.truncate(keep);
@@ -129,6 +153,9 @@ impl<'a> Plan<'a> {
         if meta.last.index < self.compacted.index {
             return Err("a snapshot is installed that ends below what is compacted");
         }
+        if meta.last.index >= END_OF_INDEXES {
+            return Err("a snapshot is installed that ends at index 2^62 or above");
+        }
         if self.term_at(meta.last.index) != Some(meta.last.term) {
             self.kept = Index(0);
             self.appended.clear();
@@ -150,5 +177,44 @@ impl<'a> Plan<'a> {
         } else {
             term_in(&self.appended, index)
         }
+    }
+}
+
+#[cfg(all(test, target_pointer_width = "64"))]
+mod tests {
+    use graft_core::LogTime;
+
+    use super::*;
+
+    struct None;
+
+    impl Snapshots for None {
+        fn covered(&self) -> Index {
+            Index(0)
+        }
+
+        fn is_complete(&self, _: &SnapshotMeta) -> bool {
+            false
+        }
+    }
+
+    /// Memory that is only asked for, and never touched.
+    fn append(length: u64) -> [Write; 1] {
+        let payload = vec![0; usize::try_from(length).unwrap()].into();
+        let (log_id, time) = (LogId::new(1, 1), LogTime(0));
+        let entry = Entry { log_id, time, kind: EntryKind::Plain, payload };
+        [Write::Append(vec![entry].into())]
+    }
+
+    #[test]
+    fn a_payload_whose_length_a_store_cannot_tell_is_refused() {
+        let checked = |length| check(&Outline::default(), &None, &append(length), &mut Vec::new());
+        checked(MAX_PAYLOAD).unwrap();
+        let refused = checked(MAX_PAYLOAD + 1);
+        let is_meant = |reason: &str| reason.contains("4 GiB");
+        assert!(
+            matches!(&refused, Err(StoreError::BadWrite { reason, .. }) if is_meant(reason)),
+            "{refused:?}"
+        );
     }
 }

@@ -9,8 +9,8 @@ use std::{ops::Range, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use graft_core::{
-    Entries, EntryKind, Identity, Index, Loaded, LogId, LogStore, LogTime, Membership, Recovered,
-    SnapshotChunk, SnapshotMeta, StoreError, Write,
+    Entries, Entry, EntryKind, Identity, Index, Loaded, LogId, LogStore, LogTime, Membership,
+    Recovered, SnapshotChunk, SnapshotMeta, StoreError, Write,
 };
 use graft_storage::{MemoryStore, conformance};
 
@@ -72,8 +72,8 @@ enum Bug {
     SpoilsPayloads,
     DoesNotFence,
     FencesWritesButNotChunks,
-    RefusesUnreadableMemberships,
-    SkipsUnreadableMemberships,
+    TakesUnreadableMemberships,
+    TakesAnyIndex,
     ForgetsTermsOfTruncations,
     ForgetsTheTime,
     RecoversTruncatedMemberships,
@@ -194,11 +194,6 @@ impl LogStore for Broken {
 
     async fn recover(&self) -> Result<Option<Recovered>, StoreError> {
         let outcome = self.inner().recover().await;
-        if self.has(Bug::SkipsUnreadableMemberships)
-            && matches!(outcome, Err(StoreError::Corrupt { .. }))
-        {
-            return Ok(Some(Recovered::newborn(broken_identity())));
-        }
         let Some(mut found) = outcome? else {
             return Ok(None);
         };
@@ -255,21 +250,15 @@ impl LogStore for Broken {
                 self.inner().write(writes).await?;
                 Ok(Vec::new())
             }
-            Bug::RefusesUnreadableMemberships => {
-                for order in &writes {
-                    let Write::Append(entries) = order else {
-                        continue;
-                    };
-                    let mut found = entries.iter();
-                    let unreadable = found.find(|entry| {
-                        entry.kind == EntryKind::Membership
-                            && Membership::decode(&entry.payload).is_err()
-                    });
-                    if unreadable.is_some() {
-                        return Err(StoreError::Backend { reason: "what is this".into() });
-                    }
-                }
-                self.inner().write(writes).await
+            Bug::TakesUnreadableMemberships => {
+                self.taking(writes, |entry| {
+                    entry.kind == EntryKind::Membership
+                        && Membership::decode(&entry.payload).is_err()
+                })
+                .await
+            }
+            Bug::TakesAnyIndex => {
+                self.taking(writes, |entry| entry.log_id.index >= Index(1 << 62)).await
             }
             Bug::InstallsWithoutBytes => {
                 for order in &writes {
@@ -351,6 +340,22 @@ impl LogStore for Broken {
 }
 
 impl Broken {
+    /// Says that a write is done which the inner store refuses for an entry of this kind.
+    async fn taking(
+        &self,
+        writes: Vec<Write>,
+        is_bad: impl Fn(&Entry) -> bool,
+    ) -> Result<Vec<Write>, StoreError> {
+        let has_bad = writes.iter().any(|order| match order {
+            Write::Append(entries) => entries.iter().any(&is_bad),
+            _ => false,
+        });
+        match self.inner().write(writes).await {
+            Err(StoreError::BadWrite { .. }) if has_bad => Ok(Vec::new()),
+            outcome => outcome,
+        }
+    }
+
     async fn fill(&self, meta: &SnapshotMeta) -> Result<(), StoreError> {
         let size = usize::try_from(meta.size).unwrap();
         self.inner()
@@ -426,8 +431,8 @@ const BUGS: &[(Bug, &str)] = &[
     (Bug::SpoilsPayloads, "entries_come_back_byte_for_byte"),
     (Bug::DoesNotFence, "recovery_fences_earlier_handles"),
     (Bug::FencesWritesButNotChunks, "recovery_fences_earlier_handles"),
-    (Bug::RefusesUnreadableMemberships, "an_unreadable_membership_is_stored_and_named_by_recovery"),
-    (Bug::SkipsUnreadableMemberships, "an_unreadable_membership_is_stored_and_named_by_recovery"),
+    (Bug::TakesUnreadableMemberships, "an_unreadable_membership_is_refused"),
+    (Bug::TakesAnyIndex, "an_index_that_cannot_be_counted_on_from_is_refused"),
     (Bug::ForgetsTermsOfTruncations, "terms_are_those_of_the_log_after_truncation"),
     (Bug::ForgetsTheTime, "the_time_of_the_last_entry_comes_back_wherever_that_entry_is"),
     (Bug::RecoversTruncatedMemberships, "truncation_takes_memberships_along"),

@@ -21,6 +21,7 @@ list_checks![
     the_time_of_the_last_entry_comes_back_wherever_that_entry_is,
     an_append_that_leaves_a_gap_is_refused,
     an_append_of_a_lower_term_is_refused,
+    an_index_that_cannot_be_counted_on_from_is_refused,
     a_batch_with_a_bad_order_changes_nothing,
     an_empty_append_and_an_empty_batch_change_nothing,
     the_buffer_comes_back_empty,
@@ -212,6 +213,30 @@ async fn an_append_of_a_lower_term_is_refused(fixture: &dyn Fixture) -> Verdict 
     let promise = "an append whose term is below that of the entry before it is `BadWrite`";
     ensure_refused(outcome, is_bad_write, promise)?;
     ensure_eq(&seen(&*store).await?, &before, "after it was refused")
+}
+
+async fn an_index_that_cannot_be_counted_on_from_is_refused(fixture: &dyn Fixture) -> Verdict {
+    const END: u64 = 1 << 62;
+    let store = born(fixture).await?;
+    let is_refused = |error: &StoreError| matches!(error, StoreError::BadWrite { .. });
+    for last in [END, u64::MAX] {
+        let (meta, _) = snapshot(1, LogId::new(2, last), 0);
+        let promise = "a snapshot that ends at index 2^62 or above is `BadWrite`";
+        let installed = store.write(vec![Write::InstallSnapshot(meta)]).await;
+        ensure_refused(installed, is_refused, promise)?;
+    }
+    install(&*store, 1, LogId::new(2, END - 3)).await?;
+    write(&*store, [append(2, END - 2..END - 1)]).await?;
+    let before = seen(&*store).await?;
+    for indexes in [END - 1..END + 1, END - 2..END + 9] {
+        let promise = "an append that reaches index 2^62 is `BadWrite`";
+        ensure_refused(store.write(vec![append(2, indexes)]).await, is_refused, promise)?;
+    }
+    ensure_eq(&seen(&*store).await?, &before, "the store before and after a refusal")?;
+    write(&*store, [append(2, END - 1..END)]).await?;
+    let last = recovered(&*store).await?.last;
+    ensure_eq(&last, &LogId::new(2, END - 1), "the last index that there can be")?;
+    ensure_eq(&read(&*store, END - 2..END).await?, &run(2, END - 2..END), "the last entries")
 }
 
 async fn a_batch_with_a_bad_order_changes_nothing(fixture: &dyn Fixture) -> Verdict {

@@ -6,14 +6,15 @@ use graft_core::{Entry, EntryKind, LogId, StoreError, Write};
 use super::{
     Fixture, Verdict, ensure_eq, ensure_refused, list_checks,
     samples::{
-        append, born, entry, entry_of, membership, membership_entry, read, recovered, write,
+        append, born, entry, entry_of, hard_state, membership, membership_entry, recovered, seen,
+        write,
     },
 };
 
 list_checks![
     memberships_come_back_with_their_places,
     truncation_takes_memberships_along,
-    an_unreadable_membership_is_stored_and_named_by_recovery,
+    an_unreadable_membership_is_refused,
 ];
 
 async fn memberships_come_back_with_their_places(fixture: &dyn Fixture) -> Verdict {
@@ -59,25 +60,22 @@ async fn truncation_takes_memberships_along(fixture: &dyn Fixture) -> Verdict {
     ensure_eq(&found, &expected, "one that replaces another")
 }
 
-async fn an_unreadable_membership_is_stored_and_named_by_recovery(
-    fixture: &dyn Fixture,
-) -> Verdict {
+async fn an_unreadable_membership_is_refused(fixture: &dyn Fixture) -> Verdict {
     let store = born(fixture).await?;
+    let one = membership("one", &[1, 2, 3]);
+    write(&*store, [Write::Append(vec![membership_entry(1, 1, &one)].into())]).await?;
+    let before = seen(&*store).await?;
     let unreadable = Entry {
         kind: EntryKind::Membership,
-        ..entry_of(1, 2, Bytes::from_static(b"from a newer build"))
+        ..entry_of(1, 3, Bytes::from_static(b"from a newer build"))
     };
-    let list = vec![entry(1, 1), unreadable.clone(), entry(1, 3)];
-    write(&*store, [Write::Append(list.into())]).await?;
-    let found = read(&*store, 2..3).await?;
-    ensure_eq(&found, &vec![unreadable].into(), "the entry")?;
-    let is_corrupt = |error: &StoreError| match error {
-        StoreError::Corrupt { location, .. } => location.contains("2@1"),
-        _ => false,
-    };
-    let promise = "recovery is `Corrupt` and names the entry 2@1";
-    ensure_refused(store.recover().await, is_corrupt, promise)?;
-    write(&*store, [append(2, 2..3)]).await?;
-    let found = recovered(&*store).await?;
-    ensure_eq(&found.memberships, &Vec::new(), "once it is truncated")
+    let list = vec![entry(1, 2), unreadable, entry(1, 4)];
+    let batch = vec![Write::HardState(hard_state(9, None, 1)), Write::Append(list.into())];
+    let is_refused = |error: &StoreError| matches!(error, StoreError::BadWrite { .. });
+    let promise =
+        "a membership entry that does not decode is `BadWrite`, since recovery could not tell it";
+    ensure_refused(store.write(batch).await, is_refused, promise)?;
+    ensure_eq(&seen(&*store).await?, &before, "the store before and after a refusal")?;
+    drop(store);
+    ensure_eq(&seen(&*fixture.reopen().await).await?, &before, "it after a reopen")
 }

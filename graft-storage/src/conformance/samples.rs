@@ -30,7 +30,7 @@ pub(super) fn hard_state(term: u64, vote: Option<u64>, commit: u64) -> HardState
 
 /// The time of the sample entry of this place.
 pub(super) fn time_of(at: LogId) -> LogTime {
-    LogTime(at.index.0 * 1000 + at.term.0)
+    LogTime(at.index.0.wrapping_mul(1000).wrapping_add(at.term.0))
 }
 
 /// An entry whose every part depends on its term and index, so that none can stand in for another.
