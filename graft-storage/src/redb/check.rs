@@ -57,12 +57,13 @@ impl Default for Pace {
 }
 
 /// Reads every record of the store in the directory at `path`, of which nobody may be using it, and
-/// changes nothing.
+/// changes nothing: it needs no right to write. Others may verify it at the same time.
 ///
 /// # Errors
 ///
-/// The first thing that is wrong, as [`RedbStore::open`](super::RedbStore::open) would report it;
-/// records are [`OpenError::Corrupt`] with file, table and index.
+/// [`OpenError::NoStore`] where none was ever born there, or all of it is gone. The first thing that is wrong,
+/// as [`RedbStore::open`](super::RedbStore::open) would report it; records are [`OpenError::Corrupt`] with
+/// file, table and index.
 pub fn verify(path: impl AsRef<Path>) -> Result<Report, OpenError> {
     let path = path.as_ref();
     let disk = Disk::open(path).map_err(|source| not_a_directory(path, source))?;
@@ -76,14 +77,11 @@ pub fn verify(path: impl AsRef<Path>) -> Result<Report, OpenError> {
 ///
 /// Those of [`verify`].
 pub fn verify_on(medium: &Arc<dyn Medium>) -> Result<Report, OpenError> {
-    if opening::is_empty(&**medium)? {
-        return Ok(Report::default());
-    }
     let lock = opening::lock_to_read(&**medium)?;
     let options = Options::default();
     let found = look(medium, Open::Read, &options)?;
     let Some(born) = &found.born else {
-        return Ok(Report::default());
+        return Err(OpenError::NoStore { path: medium.describe() });
     };
     let failed = |error| OpenError::of(&medium.describe(), error);
     let _: graft_core::Recovered = born.state.recovered().map_err(failed)?;

@@ -25,6 +25,15 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
+    /// There is nothing that could be verified.
+    #[error(
+        "there is no store at {path}: give the path of one, or restore this server from the others if \
+         there was one"
+    )]
+    NoStore {
+        /// The path that was given.
+        path: String,
+    },
     /// Somebody has the store open.
     #[error("the store at {path} is in use by another server or process: stop that one first")]
     InUse {

@@ -78,8 +78,9 @@
 //! # Failures
 //!
 //! A write, a sync or a change of length or of names that fails poisons the directory for the life
-//! of the process: [`StoreError::Poisoned`] from then on, whoever opens it, with what failed. A read that fails ends the
-//! work of the store that is open, since redb does not go on after one; it can be opened again.
+//! of the process: [`StoreError::Poisoned`] from then on, whoever opens it, with what failed. redb does not go
+//! on with a file after a read that failed, so the next recovery opens the store again in place, and
+//! finds what an opening would.
 //! redb may panic over pages that changed after they were checked; that is caught and is
 //! [`StoreError::Corrupt`] as well, unless the program is built with `panic = "abort"`.
 //!

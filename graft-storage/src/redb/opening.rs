@@ -21,6 +21,9 @@ use super::{
 };
 use crate::medium::{LockGuard, Medium, Open};
 
+/// What file systems such as ext4 put into the directory at their root.
+const OF_A_VOLUME: &str = "lost+found";
+
 /// The files that a store finds in its directory.
 pub(super) struct Files {
     names: Vec<String>,
@@ -44,13 +47,20 @@ impl Files {
             || snapshot::number_of(name).is_some()
     }
 
-    /// A new store begins in an empty directory, or in what is left of one that never was.
+    /// A new store begins in an empty directory, or in what is left of one that never was. A volume of its
+    /// own is empty, too.
     fn check_own(&self, medium: &dyn Medium) -> Result<(), OpenError> {
-        let Some(foreign) = self.names.iter().find(|name| !Self::is_own(name)) else {
+        let is_foreign = |name: &&String| !Self::is_own(name) && *name != OF_A_VOLUME;
+        let Some(foreign) = self.names.iter().find(is_foreign) else {
             return Ok(());
         };
         let reason = NOT_EMPTY.into();
         Err(OpenError::Foreign { file: in_store(medium, foreign), reason })
+    }
+
+    /// The same of a store that is at work: what nothing refers to may be on its way to become something.
+    pub(super) fn without_orphans(self) -> Self {
+        Self { names: Vec::new(), ..self }
     }
 
     /// The numbers that the files of snapshots have are not given again.
@@ -203,11 +213,6 @@ pub(super) fn not_a_directory(path: &Path, source: io::Error) -> OpenError {
 
 fn inaccessible(medium: &dyn Medium, source: io::Error) -> OpenError {
     OpenError::Inaccessible { path: medium.describe(), source }
-}
-
-/// Whether there is nothing of a store, nor of anything else.
-pub(super) fn is_empty(medium: &dyn Medium) -> Result<bool, OpenError> {
-    Ok(Files::list(medium)?.names.is_empty())
 }
 
 /// Takes the store for the caller alone. A directory of something else is refused before so much

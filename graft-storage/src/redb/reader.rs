@@ -208,6 +208,8 @@ impl Reader {
 
     /// A sealed segment, opened where it is not open yet.
     fn sealed(&mut self, sealed: &Sealed) -> Result<Arc<Segment>, StoreError> {
+        // redb does not go on with a file once a read of it has failed, which is no reason not to try again.
+        self.open.retain(|segment| segment.backend().failure().is_none());
         let at = self.open.iter().position(|segment| segment.number == sealed.segment);
         let segment = match at {
             Some(at) => self.open.remove(at),

@@ -149,6 +149,12 @@ impl Shared {
         drop(before);
     }
 
+    /// The same for a store that was opened again, whatever had ended it.
+    pub(super) fn publish_anew(&self, published: Published) {
+        self.publication().end = None;
+        self.publish(published);
+    }
+
     /// Nothing more is going to be published, and this is why. The first reason stays.
     pub(super) fn end(&self, reason: StoreError) {
         self.publication().end.get_or_insert(reason);

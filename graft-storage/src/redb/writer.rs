@@ -9,7 +9,7 @@ use super::{
     commit::{Commit, begin_segment},
     ended,
     facts::State,
-    opening::Files,
+    opening::{Files, look},
     reader::Load,
     record,
     segment::{Changes, Segment},
@@ -17,7 +17,7 @@ use super::{
     snapshot::{Snapshot, Snapshots},
     witness::{Acknowledged, Witness},
 };
-use crate::plan;
+use crate::{medium::Open, plan};
 
 /// How many writes become one commit at most.
 const MAX_BATCHES: usize = 1024;
@@ -143,6 +143,8 @@ impl Writer {
     }
 
     fn recover(&mut self) -> Result<(Option<Recovered>, u64), StoreError> {
+        self.shared.check_sound()?;
+        self.reopen_if_failed()?;
         self.check_usable()?;
         let recovered = self.born.as_ref().map(|born| born.state.recovered()).transpose()?;
         // Behind that: what cannot be recovered stays as it was found.
@@ -151,6 +153,32 @@ impl Writer {
         let generation = self.shared.next_generation();
         snapshots.forget_staged(&*self.shared.medium);
         Ok((recovered, generation))
+    }
+
+    /// redb does not go on with a file once a read of it has failed. Whoever recovers the store then
+    /// begins anew with what the disk holds, as one who opens it.
+    fn reopen_if_failed(&mut self) -> Result<(), StoreError> {
+        let has_failed = |born: &&mut Born| born.active.backend().failure().is_some();
+        let is_broken = self.broken.is_some();
+        let Some(before) = self.born.as_mut().filter(|born| is_broken || has_failed(born)) else {
+            return Ok(());
+        };
+        let Shared { medium, options, .. } = &*self.shared;
+        let Some(mut born) = look(medium, Open::Existing, options)?.born else {
+            return Err(StoreError::NotBorn);
+        };
+        if before.untouched.is_none() {
+            born.untouched = born.untouched.map(Files::without_orphans);
+        }
+        before.active.freeze();
+        *before = born;
+        self.broken = None;
+        self.shared.publish_anew(Published::new(before));
+        tracing::info!(
+            store = medium.describe(),
+            "opened the store again, since a read had failed"
+        );
+        Ok(())
     }
 
     /// Does `first` and the writes that wait behind it in one commit. Returns the order behind

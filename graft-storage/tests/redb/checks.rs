@@ -63,6 +63,34 @@ fn a_directory_that_is_not_there_is_not_made_by_verifying_it() {
     assert!(path.exists(), "by opening it, it is");
 }
 
+/// What is not there cannot be sound.
+#[test]
+fn where_there_is_no_store_there_is_nothing_to_verify() {
+    let directory = Directory::new("redb");
+    let is_refused = |path: &std::path::Path| {
+        let error = verify(path).unwrap_err();
+        assert!(matches!(error, OpenError::NoStore { .. }), "{error:?}");
+        assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+        assert_eq!(fs::read_dir(path).unwrap().count(), 0, "it made a file");
+    };
+    is_refused(directory.path());
+    let path = directory.at("wiped");
+    let store = RedbStore::open(&path).unwrap();
+    is_refused_while_open(&path);
+    wait(store.create(&identity())).unwrap();
+    drop(store);
+    verify(&path).unwrap();
+    for file in fs::read_dir(&path).unwrap() {
+        fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    is_refused(&path);
+}
+
+fn is_refused_while_open(path: &std::path::Path) {
+    let error = verify(path).unwrap_err();
+    assert!(matches!(error, OpenError::InUse { .. }), "{error:?}");
+}
+
 /// Turns a bit of a payload in the oldest file around.
 fn damage(directory: &Directory) -> String {
     let content = directory.content();

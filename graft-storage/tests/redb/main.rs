@@ -12,6 +12,7 @@ mod damage;
 mod fixture;
 mod foreign;
 mod opening;
+mod outages;
 mod places;
 #[cfg(unix)]
 mod rights;

@@ -81,6 +81,22 @@ fn a_directory_of_something_else_is_foreign() {
     assert!(!directory.at("lock").exists(), "nothing is put into it");
 }
 
+/// A volume of a store's own, just made.
+#[test]
+fn an_empty_volume_is_an_empty_directory() {
+    let directory = Directory::new("redb");
+    fs::create_dir(directory.at("lost+found")).unwrap();
+    fs::write(directory.at("lost+found/found"), b"kept").unwrap();
+    let store = RedbStore::open(directory.path()).unwrap();
+    wait(store.create(&identity())).unwrap();
+    drop(store);
+    let store = RedbStore::open(directory.path()).unwrap();
+    wait(store.recover()).unwrap().unwrap();
+    drop(store);
+    verify(directory.path()).unwrap();
+    assert_eq!(fs::read(directory.at("lost+found/found")).unwrap(), b"kept");
+}
+
 #[test]
 fn a_file_that_is_not_redbs_is_foreign() {
     let directory = closed();
