@@ -2,9 +2,9 @@
 //!
 //! `cargo run --release --example durable_stack -- DIR`, twice
 
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
-use std::{error::Error, path::PathBuf};
+use std::{error::Error, iter, path::PathBuf, process::ExitCode};
 
 #[derive(graft::Archive, graft::Serialize, graft::Deserialize, Debug)]
 #[rkyv(crate = graft::rkyv)]
@@ -33,7 +33,16 @@ impl graft::Machine for Stack {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    let Err(error) = run().await else { return ExitCode::SUCCESS };
+    // In words, with all that led to it: what `main` returns is printed for those who debug.
+    let first: &dyn Error = &*error;
+    let causes = iter::successors(Some(first), |error| (*error).source());
+    eprintln!("{}", causes.map(ToString::to_string).collect::<Vec<_>>().join(": "));
+    ExitCode::FAILURE
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let directory = std::env::args_os().nth(1).map(PathBuf::from);
     let directory = directory.ok_or("say where the servers shall keep their logs: -- DIR")?;
     let stores = directory.clone();
