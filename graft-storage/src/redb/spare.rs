@@ -103,10 +103,10 @@ impl Spare {
         Ok(())
     }
 
-    /// Begins to make one of `length` bytes, if it is still wanted. Where it cannot be begun there
-    /// is none.
+    /// Begins to make one of `length` bytes, unless there is one. Where it cannot be begun there is
+    /// none.
     pub(super) fn begin(&self, medium: &dyn Medium, length: u64) -> Option<Filling> {
-        if !matches!(*self.lock(), State::Wanted) {
+        if matches!(*self.lock(), State::Ready(_)) {
             return None;
         }
         let spare = Unnamed::create(medium, self.next_name()).ok()?;
