@@ -55,7 +55,7 @@ fn a_call_that_fails_costs_nothing_that_was_acknowledged() {
 #[test]
 fn a_call_that_fails_costs_nothing_where_files_are_made_ahead() {
     let spares = Arc::<Spares>::default();
-    let suite = redb_suite_with_spares(sizes::SPARES, &spares);
+    let suite = redb_suite_with_spares(sizes::TINY, &spares);
     let tally = suite.failing_calls(seeds(2000, 50, 2000)).unwrap();
     println!("{tally} {spares}");
     check_that_each_call_failed(&tally);
@@ -79,7 +79,7 @@ fn a_full_disk_costs_nothing_that_was_acknowledged() {
 #[test]
 fn a_full_disk_costs_nothing_where_files_are_made_ahead() {
     let spares = Arc::<Spares>::default();
-    let suite = redb_suite_with_spares(sizes::SPARES, &spares);
+    let suite = redb_suite_with_spares(sizes::TINY, &spares);
     let tally = suite.full_disk(seeds(4000, 100, 3000)).unwrap();
     println!("{tally} {spares}");
     assert!(tally.failed_calls >= tally.workloads, "{tally}");

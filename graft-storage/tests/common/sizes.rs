@@ -12,9 +12,11 @@ pub struct Sizes {
 /// A new segment every few batches.
 pub const SMALL: Sizes = Sizes { segment_bytes: 128 << 10, preallocated_bytes: 0 };
 
-/// The smallest segments, each in a file that was made ready before or was another's: spare files come
-/// and go.
-pub const SPARES: Sizes = Sizes { segment_bytes: 64 << 10, preallocated_bytes: u64::MAX };
+/// Small segments, each in a file that was made ready before or was another's: spare files come and go.
+pub const SPARES: Sizes = Sizes { segment_bytes: 128 << 10, preallocated_bytes: u64::MAX };
+
+/// The same for a life of a few batches: as small as can be.
+pub const TINY: Sizes = Sizes { segment_bytes: 64 << 10, preallocated_bytes: u64::MAX };
 
 /// A few segments in a megabyte.
 pub const HALF: Sizes = Sizes { segment_bytes: 512 << 10, preallocated_bytes: 128 << 10 };
