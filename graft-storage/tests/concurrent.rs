@@ -9,6 +9,8 @@
 mod common;
 #[path = "concurrent/gates.rs"]
 mod gates;
+#[path = "concurrent/load.rs"]
+mod load;
 #[path = "redb/support.rs"]
 #[allow(dead_code, unused_imports, reason = "other tests use the rest")]
 mod support;
