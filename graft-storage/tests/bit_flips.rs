@@ -13,7 +13,7 @@ mod common;
 
 use std::{sync::Arc, time::Duration};
 
-use common::{is_long, names_a_place, redb_suite, seeds, sizes};
+use common::{is_long, names_a_place, names_no_record, redb_suite, seeds, sizes};
 use graft_core::{LogStore, StoreError, stable_hash};
 use graft_storage::{
     RedbStore,
@@ -108,7 +108,7 @@ fn verification_finds_whatever_a_store_would_trip_over_and_changes_nothing() {
     let workload = Workload::generate(1, 40);
     let image = closed_store(&workload);
     let files: Vec<String> = image.names().map(str::to_owned).collect();
-    let (mut found, mut tripped) = (0, 0);
+    let (mut found, mut tripped, mut unnamed) = (0, 0, 0);
     for number in 0..if is_long() { 50_000_u64 } else { 1500 } {
         let choice = stable_hash(&number.to_le_bytes());
         let name = &files[usize::try_from(choice % files.len() as u64).unwrap()];
@@ -123,12 +123,15 @@ fn verification_finds_whatever_a_store_would_trip_over_and_changes_nothing() {
             let error = error.to_string();
             assert!(error.contains(name), "bit {bit} of {name}: {error}");
             assert!(names_a_place(&error), "bit {bit} of {name}: {error}");
+            unnamed += u64::from(names_no_record(&error));
         }
         found += u64::from(verified.is_err());
         tripped += u64::from(!is_sound);
     }
-    println!("found={found} tripped={tripped}");
+    println!("found={found} tripped={tripped} unnamed={unnamed}");
     assert!(tripped > 100 && found >= tripped);
+    // A few bytes of a page say how many records it has and where they are.
+    assert!(unnamed * 20 < found, "{unnamed} of {found} name no record");
 }
 
 /// The disk rots below a store at work, which has much of it in its memory.

@@ -63,8 +63,9 @@
 //! the witness names the head, the head its facts, the terms among them the term of every index,
 //! and a missing index is an error. So a wrong bit is in space that nothing refers to, or it is an
 //! error that names file, table and record; redb's own pages are checked whenever a segment is
-//! opened, and there the error names the file and the table that the page is part of; what is part
-//! of none, as redb's header, is called *redb's own pages*. redb opens a file *on trial*: what its
+//! opened, and there the error names the file, the table that the page is part of, and the record in
+//! it that is not what was written, by the store's own checksums: where no record is, those that the page holds.
+//! What is part of no table, as redb's header, is called *redb's own pages*. redb opens a file *on trial*: what its
 //! recovery would write is kept in memory until what it recovered has been found sound and the store
 //! is recovered by its server. So what is refused, here or by whoever asks for its
 //! [`identity`](LogStore::identity), is left as it was found, byte for byte, and sealed segments and
@@ -163,6 +164,7 @@ mod options;
 mod pages;
 mod reader;
 mod record;
+mod rows;
 mod segment;
 mod shared;
 mod snapshot;

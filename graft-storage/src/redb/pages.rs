@@ -10,6 +10,8 @@
 
 use std::{borrow::Cow, fmt, io};
 
+use super::rows;
+
 /// The size of redb's smallest pages.
 const PAGE: u64 = 4096;
 
@@ -32,8 +34,8 @@ const BRANCH: u8 = 2;
 /// What of a segment was read or written when something was found wrong in its pages.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Pages {
-    /// Those of this table.
-    Of(Cow<'static, str>),
+    /// Those of this table, and which of its records is wrong or among what it is, as far as that is known.
+    Of(Cow<'static, str>, Option<String>),
     /// Those that belong to no table: redb's header, its list of tables, and its list of free
     /// pages.
     Own,
@@ -41,14 +43,15 @@ pub(super) enum Pages {
 
 impl Pages {
     pub(super) const fn of(table: &'static str) -> Self {
-        Self::Of(Cow::Borrowed(table))
+        Self::Of(Cow::Borrowed(table), None)
     }
 }
 
 impl fmt::Display for Pages {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Of(table) => write!(f, "pages of table {table}"),
+            Self::Of(table, None) => write!(f, "pages of table {table}"),
+            Self::Of(table, Some(records)) => write!(f, "pages of table {table}, {records}"),
             Self::Own => f.write_str("redb's own pages"),
         }
     }
@@ -68,7 +71,22 @@ pub(super) fn owner(at: u64, read: Read<'_>) -> Pages {
     commits.sort_unstable_by(|a, b| b.cmp(a));
     let file = Search { at, layout: Layout::of(&header), read };
     let owner = commits.iter().find_map(|(_, commit)| file.owner_in(&header[*commit..]));
-    owner.map_or(Pages::Own, |table| Pages::Of(table.into()))
+    owner.map_or(Pages::Own, |(table, number)| {
+        let records = file.page(number).and_then(|page| records(&table, &page));
+        let any = || "any of its records".to_owned();
+        let records = (table != "ballast").then(|| records.unwrap_or_else(any));
+        Pages::Of(table.into(), records)
+    })
+}
+
+/// What is wrong in a page of this table, or else what it holds.
+fn records(table: &str, page: &[u8]) -> Option<String> {
+    match (table, *page.first()?) {
+        ("log", LEAF) => rows::of_log(page),
+        ("log", BRANCH) => rows::below_log(page),
+        ("facts", LEAF) => rows::of_facts(page),
+        _ => None,
+    }
 }
 
 /// Where pages are.
@@ -102,16 +120,16 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// The table whose page it is in this commit.
-    fn owner_in(&self, commit: &[u8]) -> Option<String> {
+    /// The table whose page it is in this commit, and the number of the page.
+    fn owner_in(&self, commit: &[u8]) -> Option<(String, u64)> {
         if *commit.get(1)? == 0 {
             return None;
         }
         let root = self.page(u64_at(commit, 8))?;
         let tables = tables(&root)?;
         let mut left = MAX_PAGES;
-        let mut is_owner = |root: u64| self.holds(root, MAX_DEPTH, &mut left);
-        tables.into_iter().find(|(_, root)| is_owner(*root)).map(|(name, _)| name)
+        let mut find = |root: u64| self.find(root, MAX_DEPTH, &mut left);
+        tables.into_iter().find_map(|(name, root)| Some((name, find(root)?)))
     }
 
     /// The bytes of a page, unless it is no page that could be one of ours.
@@ -122,21 +140,20 @@ impl Search<'_> {
         Some(bytes)
     }
 
-    /// Whether the page is the one with this number, or below it. Looks at `left` pages at most.
-    fn holds(&self, number: u64, depth: usize, left: &mut u64) -> bool {
-        let Some((at, _)) = self.layout.place(number) else {
-            return false;
-        };
+    /// The number of the page, if it is the one with this number, or below it. Looks at `left` pages at
+    /// most.
+    fn find(&self, number: u64, depth: usize, left: &mut u64) -> Option<u64> {
+        let (at, _) = self.layout.place(number)?;
         if at == self.at {
-            return true;
+            return Some(number);
         }
         let mut kind = [0];
         if depth == 0 || *left == 0 || (self.read)(at, &mut kind).is_err() || kind != [BRANCH] {
-            return false;
+            return None;
         }
         *left -= 1;
-        let page = self.page(number).unwrap_or_default();
-        children(&page).any(|child| self.holds(child, depth - 1, left))
+        let page = self.page(number)?;
+        children(&page).find_map(|child| self.find(child, depth - 1, left))
     }
 }
 

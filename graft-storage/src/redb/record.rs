@@ -168,6 +168,12 @@ impl ChunkHeader {
         }
         Ok(Self { count: u32_at(header, 8), length: u32_at(header, 12) as usize })
     }
+
+    /// The first index of a chunk by its header, where that is what was written.
+    pub(super) fn first(group: GroupId, bytes: &[u8]) -> Option<Index> {
+        let first = Index(u64_at(bytes.first_chunk()?, 0));
+        Self::decode(group, first, bytes).ok().map(|_| first)
+    }
 }
 
 /// A whole chunk in memory, aligned.

@@ -57,10 +57,23 @@ pub fn redb_suite_with_spares(
     suite.naming(names_a_place)
 }
 
-/// A file of the store is named, and where it is one of redb, a table or what belongs to none.
+/// A file of the store is named, and where it is one of redb, a table with the record that is wrong, or what
+/// belongs to none.
 #[cfg(feature = "redb")]
 pub fn names_a_place(text: &str) -> bool {
-    let is_in_table = text.contains("table ") || text.contains("redb's own pages");
-    let is_in_segment = text.contains("log-") && is_in_table;
+    let behind = |words: &str| text.split_once(words).map(|(_, behind)| behind);
+    let entry = ["table log, entry ", "table log, entries from "].into_iter().find_map(behind);
+    let is_numbered = entry.is_some_and(|entry| entry.starts_with(|c: char| c.is_ascii_digit()));
+    let others = ["table log, head", "table facts, record", "table ballast", "redb's own pages"];
+    let is_record = is_numbered || others.iter().any(|place| text.contains(place));
+    let is_in_segment = text.contains("log-") && (is_record || names_no_record(text));
     is_in_segment || ["witness", "snapshot-"].iter().any(|file| text.contains(file))
+}
+
+/// What holds a page of records together is damaged, so that it cannot be told which ones are there.
+#[cfg(feature = "redb")]
+pub fn names_no_record(text: &str) -> bool {
+    ["log", "facts"]
+        .iter()
+        .any(|table| text.contains(&format!("table {table}, any of its records")))
 }

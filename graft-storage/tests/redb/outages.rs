@@ -30,7 +30,7 @@ fn fail_reads(medium: &FaultyMedium, times: u64) {
     medium.fail(Fault { call: Some(Call::Read), after: 0, times });
 }
 
-fn is_io<T: std::fmt::Debug>(outcome: Result<T, StoreError>) {
+fn is_io<T: std::fmt::Debug>(outcome: &Result<T, StoreError>) {
     assert!(matches!(outcome, Err(StoreError::Io { .. })), "{outcome:?}");
 }
 
@@ -53,7 +53,7 @@ fn goes_on(store: &RedbStore, medium: &FaultyMedium) {
 fn after_a_failed_read_of_the_file_that_is_written_a_recovery_opens_it_again() {
     let (medium, store) = filled(&in_one_file());
     fail_reads(&medium, 1);
-    is_io(wait(store.read(Index(1)..Index(3), 100)));
+    is_io(&wait(store.read(Index(1)..Index(3), 100)));
     assert_eq!(medium.failed(Call::Read), 1);
     goes_on(&store, &medium);
 }
@@ -68,7 +68,7 @@ fn after_a_failed_read_in_a_commit_a_recovery_finds_the_commit_whole_or_not_at_a
             assert!(after > 0, "a commit reads nothing");
             return;
         }
-        is_io(written);
+        is_io(&written);
         let last = wait(store.recover()).unwrap().unwrap().last.index.0;
         assert!(last == 1000 || last == 1010, "{last}");
         goes_on(&store, &medium);
@@ -79,9 +79,9 @@ fn after_a_failed_read_in_a_commit_a_recovery_finds_the_commit_whole_or_not_at_a
 fn a_recovery_during_the_outage_says_so_and_the_next_one_succeeds() {
     let (medium, store) = filled(&in_one_file());
     fail_reads(&medium, u64::MAX);
-    is_io(wait(store.read(Index(1)..Index(3), 100)));
-    is_io(wait(store.recover()));
-    is_io(wait(store.recover()));
+    is_io(&wait(store.read(Index(1)..Index(3), 100)));
+    is_io(&wait(store.recover()));
+    is_io(&wait(store.recover()));
     medium.heal();
     goes_on(&store, &medium);
 }
@@ -101,7 +101,7 @@ fn a_failed_read_of_a_file_that_is_sealed_is_not_remembered() {
         let failed_before = medium.failed(Call::Read);
         let mut reads = (1..200).map(|at| wait(store.read(Index(at)..Index(at + 1), 1)));
         let failed = reads.find(Result::is_err).expect("all of it is in memory");
-        is_io(failed);
+        is_io(&failed);
         assert_eq!(medium.failed(Call::Read), failed_before + 1, "open before: {is_open}");
         assert!(read_all(&store, 1, 401).unwrap() == entries, "open before: {is_open}");
     }
