@@ -137,3 +137,100 @@ impl MediumFile for Copied {
         Err(io::ErrorKind::Unsupported.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use graft_core::{Entry, EntryKind, Index, LogId, LogTime};
+
+    use super::*;
+    use crate::{
+        conformance::samples::identity,
+        medium::{FaultyMedium, Medium},
+        redb::{
+            facts::{Fact, State},
+            segment::{Changes, file_name},
+        },
+    };
+
+    /// A segment, and what it was given.
+    struct Log {
+        medium: Arc<dyn Medium>,
+        segment: Segment,
+        state: State,
+    }
+
+    impl Log {
+        fn new() -> Self {
+            let medium: Arc<dyn Medium> = Arc::new(FaultyMedium::new(1));
+            let mut state = State::newborn(identity());
+            state.active = 1;
+            state.advance(&Fact::STAMPED);
+            let name = file_name(1);
+            let file = medium.open(&name, Open::CreateNew).unwrap();
+            let changes = Changes { facts: Fact::ALL.to_vec(), ..Changes::default() };
+            let segment =
+                Segment::create(&medium, &name, file, (1 << 20, 4000), &changes, &state).unwrap();
+            Self { medium, segment, state }
+        }
+
+        /// Puts entries of 3,000 bytes in the place of what the log has from `first` on.
+        fn append(&mut self, term: u64, first: u64, count: u64) {
+            let entry = |index| Entry {
+                log_id: LogId::new(term, index),
+                time: LogTime(0),
+                kind: EntryKind::Plain,
+                payload: vec![term.to_le_bytes()[0]; 3000].into(),
+            };
+            let entries: graft_core::Entries = (first..first + count).map(entry).collect();
+            self.state.outline.append(&entries);
+            let facts = vec![Fact::Terms];
+            self.state.advance(&facts);
+            let changes = Changes { truncate_from: Some(Index(first)), entries, facts };
+            self.segment.commit(&changes, &self.state, &mut Vec::new()).unwrap();
+        }
+    }
+
+    /// Between two pieces there are so many commits that pages are freed and written again, which no commit that
+    /// is in one part of the file could make sense of.
+    #[test]
+    fn a_copy_that_is_made_while_commits_go_on_is_the_file_at_its_end() {
+        let mut log = Log::new();
+        for term in 1..40 {
+            log.append(term, (term - 1) * 20 + 1, 20);
+        }
+        let mut term = 40;
+        let backend = log.segment.backend().clone();
+        let mut steps = 0;
+        let copied = backend.copy(&mut |_| {
+            steps += 1;
+            for _ in 0..10 {
+                log.append(term, 780 - term * 3, 60);
+                term += 1;
+            }
+            true
+        });
+        let bytes = copied.unwrap().unwrap();
+        assert!(steps > 4 && bytes.len() as u64 == log.segment.length(), "{steps} steps");
+        let copy = Segment::open_file(&log.medium, 1, Box::new(Copied(bytes)), 1 << 20, None);
+        let copy = copy.unwrap();
+        let view = copy.view().unwrap();
+        assert_eq!(view.head().unwrap(), log.state.head());
+        let found = view.state().unwrap();
+        let mut terms = Vec::new();
+        let all = Index(1)..found.outline.last.index.next();
+        let end = view.entries(all, &mut |entry| {
+            assert_eq!(found.outline.term_at(entry.log_id.index), Some(entry.log_id.term));
+            terms.push(entry.log_id.term);
+            ControlFlow::Continue(())
+        });
+        assert!(end.unwrap().is_continue() && terms.len() > 100);
+    }
+
+    #[test]
+    fn a_copy_ends_where_it_is_enough() {
+        let log = Log::new();
+        assert!(log.segment.backend().copy(&mut |_| false).unwrap().is_none());
+    }
+}
