@@ -200,7 +200,7 @@ mod tests {
 
     /// Memory that is only asked for, and never touched.
     fn append(length: u64) -> [Write; 1] {
-        let payload = vec![0; usize::try_from(length).unwrap()].into();
+        let payload = vec![0; usize::try_from(length).unwrap_or(usize::MAX)].into();
         let (log_id, time) = (LogId::new(1, 1), LogTime(0));
         let entry = Entry { log_id, time, kind: EntryKind::Plain, payload };
         [Write::Append(vec![entry].into())]
