@@ -1,11 +1,12 @@
 //! A node's view of time: what a turn begins with, and the one timer it keeps.
 
 use std::{
+    collections::BTreeMap,
     task::{Context, Waker},
     time::Duration,
 };
 
-use crate::{BoxFuture, Runtime};
+use crate::{BoxFuture, NodeId, Runtime};
 
 /// The time at the beginning of the turn.
 #[derive(Debug, Default)]
@@ -113,6 +114,17 @@ impl Limiter {
     }
 }
 
+/// A [`Limiter`] for each server that something is said of, so that one does not hide another.
+#[derive(Default)]
+pub(super) struct Limiters(BTreeMap<NodeId, Limiter>);
+
+impl Limiters {
+    /// As [`Limiter::pass`], of what concerns `node`. There are as many as there are members.
+    pub(super) fn pass(&mut self, node: NodeId, now: Duration) -> Option<u64> {
+        self.0.entry(node).or_default().pass(now)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,5 +135,16 @@ mod tests {
         assert_eq!(limiter.pass(Duration::from_millis(0)), Some(0));
         assert_eq!(limiter.pass(Duration::from_millis(999)), None);
         assert_eq!(limiter.pass(Duration::from_millis(1000)), Some(1));
+    }
+
+    /// The story: of two servers whose disks were emptied within a second, the cluster named one.
+    #[test]
+    fn what_is_said_of_one_server_does_not_hide_what_is_said_of_another() {
+        let mut limiters = Limiters::default();
+        let at = Duration::from_millis;
+        assert_eq!(limiters.pass(NodeId(1), at(0)), Some(0));
+        assert_eq!(limiters.pass(NodeId(2), at(1)), Some(0));
+        assert_eq!(limiters.pass(NodeId(1), at(2)), None);
+        assert_eq!(limiters.pass(NodeId(1), at(1000)), Some(1));
     }
 }

@@ -4,7 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{NodeStatus, StopReason, clock::Limiter, pace::Slow};
+use super::{
+    NodeStatus, StopReason,
+    clock::{Limiter, Limiters},
+    pace::Slow,
+};
 use crate::{NodeId, Raft, Term, raft::RoleName};
 
 /// Compares the state after each turn with the one before, and tells what is new.
@@ -16,7 +20,7 @@ pub(super) struct Events {
     overloads: Limiter,
     slow_entries: Limiter,
     foreign_births: u64,
-    births: Limiter,
+    births: Limiters,
     warned_of_log: bool,
 }
 
@@ -60,7 +64,7 @@ impl Events {
             overloads: Limiter::default(),
             slow_entries: Limiter::default(),
             foreign_births: 0,
-            births: Limiter::default(),
+            births: Limiters::default(),
             warned_of_log: false,
         };
         (events, receiver)
@@ -110,7 +114,7 @@ impl Events {
     fn on_foreign_birth(&mut self, raft: &Raft, time: Duration) {
         self.foreign_births = raft.foreign_births();
         let Some(birth) = raft.foreign_birth() else { return };
-        let Some(unreported) = self.births.pass(time) else { return };
+        let Some(unreported) = self.births.pass(birth.node, time) else { return };
         let (node, term) = (&*self.name, self.known.term.0);
         let membership = raft.membership();
         let server = membership.nodes.get(&birth.node).map_or("", |info| info.name.as_str());
