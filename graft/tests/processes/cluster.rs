@@ -1,7 +1,6 @@
 //! Several server processes with all they need: certificates, addresses, directories.
 
 use std::{
-    fs,
     future::{Future, poll_fn},
     net::{Ipv4Addr, UdpSocket},
     path::{Path, PathBuf},
@@ -180,12 +179,6 @@ impl Cluster {
     /// Has it shut down in order.
     pub(crate) async fn shut_down(&mut self, server: usize) {
         self.take(server).shut_down().await;
-    }
-
-    /// Empties the disk of a server that does not run.
-    pub(crate) fn wipe(&self, server: usize) {
-        assert!(!self.runs(server), "its disk is in use");
-        fs::remove_dir_all(&self.servers[server].task.store).unwrap();
     }
 
     /// The server that leads, as a majority sees it.

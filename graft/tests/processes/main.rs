@@ -9,7 +9,6 @@
 
 #![cfg(all(target_os = "linux", feature = "quic", feature = "redb"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "this is test code")]
-#![allow(dead_code, reason = "the harness says more than each of its users asks")]
 
 mod child;
 mod cluster;

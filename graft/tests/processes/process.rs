@@ -111,10 +111,6 @@ impl Process {
         Self { name: name.to_owned(), child, input, said, log }
     }
 
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// What it has said so far.
     pub(crate) fn said(&self) -> Said {
         self.said.borrow().clone()
