@@ -124,14 +124,14 @@ impl Intake {
 }
 
 impl Share {
-    /// How many of the first of these are let in together: no more than half of the share, so that the next part is on
-    /// its way while one is worked on; but one in any case.
+    /// How many of the first of these are let in together: a sixteenth of the share, so that nobody whose turn it is
+    /// holds up the others for long; but one in any case.
     pub(super) fn part(&self, requests: &[Request]) -> usize {
-        let half = self.most as usize / 2;
+        let most = self.most as usize / 16;
         let mut bytes = 0;
         let fits = requests.iter().take_while(|request| {
             bytes += size(request);
-            bytes <= half
+            bytes <= most
         });
         fits.count().max(1).min(requests.len())
     }
@@ -249,10 +249,10 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_half_a_share_or_one_request() {
-        let share = intake(100 << 10, 10 << 10).share();
+    fn a_part_is_a_sixteenth_of_a_share_or_one_request() {
+        let share = intake(320 << 10, 160 << 10).share();
         assert_eq!(share.part(&requests(3, 5)), 3);
-        assert_eq!(share.part(&requests(30, 5)), 5);
+        assert_eq!(share.part(&requests(30, 5)), 10);
         assert_eq!(share.part(&requests(30, 1 << 20)), 1);
         assert_eq!(share.part(&requests(1, 1 << 20)), 1);
     }
