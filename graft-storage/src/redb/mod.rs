@@ -146,7 +146,12 @@
 //! One thread writes, one reads; a scrub has one of its own while it runs. What waits for the first
 //! becomes one commit. The second also takes in snapshots, whose files it syncs before the last
 //! piece is acknowledged, so that installing one is a small commit: no load delays a write. A
-//! reader sees what is durable, never a commit on its way.
+//! reader sees what was acknowledged, never a commit on its way, and waits for one only where that
+//! has just taken away what is to be read.
+//!
+//! A file on its way to become a segment has a name that no other ever has, and belongs to one
+//! thread at a time. The file of a purged segment is used again only where no scrub runs, which may
+//! still be reading it; else it is removed.
 //!
 //! The cache of the active segment is 16 MiB, its own size: half of it may hold pages of a commit
 //! before they are written. A sealed segment gets 1 MiB: what is read of it is read in order and
