@@ -40,7 +40,7 @@ impl Issued {
         tls.replace(&authority, &certificate, &key).unwrap();
     }
 
-    fn pems(&self, authorities: &str) -> [Vec<u8>; 3] {
+    pub(crate) fn pems(&self, authorities: &str) -> [Vec<u8>; 3] {
         [authorities, &self.certificate.pem(), &self.key_pem].map(|pem| pem.as_bytes().to_vec())
     }
 }

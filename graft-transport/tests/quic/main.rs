@@ -16,6 +16,8 @@ mod intake;
 mod limits;
 mod log;
 mod members;
+#[cfg(target_os = "linux")]
+mod memory;
 mod network;
 mod raw;
 mod security;
