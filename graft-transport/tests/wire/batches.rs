@@ -4,13 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use graft_core::{
-    AppendEntries, ClientRequest, Entries, EntryKind, Index, LeaderHint, LinkId, LogId, Membership,
-    Message, RejectReason, Reply, Term,
+    AppendEntries, ClientRequest, Entries, Entry, EntryKind, Index, LeaderHint, LinkId, LogId,
+    LogTime, Membership, Message, RejectReason, Reply, Term,
 };
 use graft_transport::wire::v1::{
-    Kind, Limits, Outgoing, WireError, decode_peer, decode_replies, decode_requests, encode_peer,
-    encode_replies, encode_requests,
+    Header, Kind, Limits, Outgoing, WireError, decode_peer, decode_replies, decode_requests,
+    encode_peer, encode_replies, encode_requests,
 };
+
+use crate::targets;
 
 use crate::samples::{CLUSTER, all, entry, frame, frames, membership, peer, replies, requests};
 
@@ -19,6 +21,11 @@ const NOW: Duration = Duration::from_secs(1000);
 fn request(request_id: u64, payload: impl Into<Bytes>) -> ClientRequest {
     let (deadline, kind) = (NOW + Duration::from_secs(5), EntryKind::Plain);
     ClientRequest { request_id, deadline, kind, payload: payload.into() }
+}
+
+fn append(entries: Vec<Entry>) -> AppendEntries {
+    let (term, entries) = (Term(u64::MAX), Entries::from(entries));
+    AppendEntries { term, prev: LogId::ZERO, commit: Index(0), round: 0, entries }
 }
 
 fn send(requests: &[ClientRequest], out: &mut Outgoing) -> Vec<u64> {
@@ -44,6 +51,86 @@ fn requests_are_cut_into_frames_of_a_bounded_size() {
 
 fn count(frame: &graft_transport::wire::v1::Frame) -> usize {
     decode_requests(frame, LinkId(1), NOW).unwrap().len()
+}
+
+#[test]
+fn what_neighbours_have_in_common_is_written_once() {
+    /// The header, and what a body has beside its lists.
+    const BESIDE: usize = 256;
+    let mut out = Outgoing::new();
+    let requests: Vec<_> = (0..1000).map(|id| request(id, vec![1; 32])).collect();
+    assert!(send(&requests, &mut out).is_empty());
+    assert!(all(&mut out).len() < 1000 * (12 + 32) + BESIDE);
+
+    let reply = Reply::Applied(Bytes::new());
+    let replies = (0..1000).map(|id| (id, &reply));
+    assert!(encode_replies(replies, CLUSTER, &Limits::default(), &mut out).is_empty());
+    assert!(all(&mut out).len() < 1000 * 12 + BESIDE);
+
+    let time = LogTime(7);
+    let entries =
+        (1..=1000).map(|index| Entry { time, ..entry(1, index, EntryKind::Plain, vec![1; 32]) });
+    let message = Message::AppendEntries(append(entries.collect()));
+    encode_peer(&peer(message), CLUSTER, &Limits::default(), &mut out).unwrap();
+    assert!(all(&mut out).len() < 1000 * (4 + 32) + BESIDE);
+}
+
+#[test]
+fn full_batches_whose_items_have_nothing_in_common_are_within_the_limits() {
+    let limits = Limits::default();
+    let mut out = Outgoing::new();
+    // As many as a batch of so many bytes can have, each in a term of its own.
+    let most = u64::try_from((1 << 20) / Entry::OVERHEAD).unwrap();
+    let entries: Vec<_> =
+        (1..=most).map(|index| entry(index, index, EntryKind::Plain, vec![])).collect();
+    let envelope = peer(Message::AppendEntries(append(entries)));
+    encode_peer(&envelope, CLUSTER, &limits, &mut out).unwrap();
+    assert!(decode_peer(&frame(&all(&mut out))).unwrap() == envelope);
+
+    let requests: Vec<_> = (0..1024)
+        .map(|id| ClientRequest { deadline: NOW + Duration::from_secs(id), ..request(id, vec![1]) })
+        .collect();
+    assert!(send(&requests, &mut out).is_empty());
+    assert_eq!(count(&frame(&all(&mut out))), 1024);
+
+    let replies: Vec<_> =
+        (0..1024).map(|id| (id, Reply::SessionOpened(graft_core::SessionId(id)))).collect();
+    let each = replies.iter().map(|(id, reply)| (*id, reply));
+    assert!(encode_replies(each, CLUSTER, &limits, &mut out).is_empty());
+    assert_eq!(decode_replies(&frame(&all(&mut out))).unwrap(), replies);
+}
+
+/// A few bytes must not stand for a million items, nor items be left without what they have in common.
+#[test]
+fn runs_are_of_as_many_as_there_are_items() {
+    let mut out = Outgoing::new();
+    let reply = Reply::Applied(Bytes::new());
+    let time = LogTime(7);
+    let entries = (1..=3).map(|index| Entry { time, ..entry(1, index, EntryKind::Plain, vec![]) });
+    let message = Message::AppendEntries(append(entries.collect()));
+    encode_peer(&peer(message), CLUSTER, &Limits::default(), &mut out).unwrap();
+    let appended = all(&mut out);
+    assert!(
+        send(&[request(1, vec![]), request(2, vec![]), request(3, vec![])], &mut out).is_empty()
+    );
+    let requested = all(&mut out);
+    let replies = (0..3).map(|id| (id, &reply));
+    assert!(encode_replies(replies, CLUSTER, &Limits::default(), &mut out).is_empty());
+    let replied = all(&mut out);
+    // Where the count of the only run is: behind the lists of numbers and lengths, and what else it says.
+    for (bytes, at) in [(appended, 16 + 16), (requested, 24 + 12), (replied, 24 + 12 + 4 + 16)] {
+        let at = Header::BYTES + at;
+        assert_eq!(bytes[at..at + 4], 3_u32.to_le_bytes());
+        for count in [0, 1, 2, 4, u32::MAX] {
+            let mut forged = bytes.clone();
+            forged[at..at + 4].copy_from_slice(&count.to_le_bytes());
+            let refused = targets::Value::decode(&frame(&forged));
+            assert!(
+                matches!(refused, Err(WireError::Malformed { what, .. }) if what.contains("runs")),
+                "{count}: {refused:?}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! `AppendEntries`: the entries' descriptions in one flat list, their payloads behind it.
+//! `AppendEntries`: the lengths of the entries in a flat list, what neighbours share in another, and their
+//! payloads behind both.
 
-use bytes::Bytes;
 use graft_core::{
     AppendEntries, Entries, Entry, EntryKind, Index, LogId, LogTime, Message, PeerEnvelope, Term,
 };
@@ -10,10 +10,11 @@ use super::{
     Frame, Kind, Limits, Outgoing, WireError,
     outgoing::Payload,
     peer::{Address, LogPlace},
+    runs::{self, Run},
 };
 
-/// What an entry takes in the body, in bytes.
-pub(super) const ENTRY_BYTES: usize = size_of::<EntryBody>();
+/// What an entry takes in the body at most, in bytes: where it has nothing in common with its neighbours.
+pub(super) const ENTRY_BYTES: usize = size_of::<u32>() + size_of::<EntryRun>();
 
 #[derive(Archive, Serialize)]
 struct AppendBody {
@@ -24,19 +25,26 @@ struct AppendBody {
     round: u64,
     /// The index of the first entry; those after it follow one by one.
     first: u64,
-    entries: Vec<EntryBody>,
+    payload_bytes: Vec<u32>,
+    runs: Vec<EntryRun>,
 }
 
-/// An entry but for its index and its payload.
-#[derive(Archive, Serialize)]
+/// Entries that are alike but for their indexes and payloads.
+#[derive(Archive, Serialize, PartialEq)]
 #[repr(C)]
-struct EntryBody {
+struct EntryRun {
     term: u64,
     time: u64,
-    payload_bytes: u32,
+    count: u32,
     kind: u8,
     /// Zero. In words, so that there is no padding and a whole list is copied at once.
     reserved: [u8; 3],
+}
+
+impl Run for EntryRun {
+    fn count(&mut self) -> &mut u32 {
+        &mut self.count
+    }
 }
 
 pub(super) fn encode(
@@ -47,11 +55,19 @@ pub(super) fn encode(
     out: &mut Outgoing,
 ) -> Result<(), WireError> {
     let entries = &append.entries;
-    let mut list = Vec::with_capacity(entries.len());
-    for slice in entries.slices() {
-        for entry in slice {
-            list.push(describe(entry)?);
-        }
+    let (mut payload_bytes, mut runs) = (Vec::with_capacity(entries.len()), Vec::new());
+    for entry in entries.slices().flatten() {
+        payload_bytes.push(length(entry)?);
+        runs::push(
+            &mut runs,
+            EntryRun {
+                term: entry.log_id.term.0,
+                time: entry.time.0,
+                count: 1,
+                kind: entry.kind as u8,
+                reserved: [0; 3],
+            },
+        );
     }
     let body = AppendBody {
         address: envelope.into(),
@@ -60,26 +76,20 @@ pub(super) fn encode(
         commit: append.commit.0,
         round: append.round,
         first: entries.first_index().unwrap_or_default().0,
-        entries: list,
+        payload_bytes,
+        runs,
     };
     let payloads = entries.slices().flatten().map(|entry| Payload::Shared(&entry.payload));
     out.frame(header, &body, payloads, limits)
 }
 
-fn describe(entry: &Entry) -> Result<EntryBody, WireError> {
+fn length(entry: &Entry) -> Result<u32, WireError> {
     let bytes = entry.payload.len();
-    let payload_bytes = u32::try_from(bytes).map_err(|_| WireError::TooLarge {
+    u32::try_from(bytes).map_err(|_| WireError::TooLarge {
         kind: Kind::Append,
         part: "payload",
         bytes: bytes as u64,
         limit: u32::MAX.into(),
-    })?;
-    Ok(EntryBody {
-        term: entry.log_id.term.0,
-        time: entry.time.0,
-        payload_bytes,
-        kind: entry.kind as u8,
-        reserved: [0; 3],
     })
 }
 
@@ -90,11 +100,18 @@ pub(super) fn decode(frame: &Frame) -> Result<PeerEnvelope, WireError> {
     let body = frame.access::<ArchivedAppendBody>(Kind::Append)?;
     let mut payloads = frame.payloads();
     let mut index = body.first.to_native();
-    let mut list = Vec::with_capacity(body.entries.len());
-    for entry in body.entries.iter() {
-        let payload = payloads.shared(entry.payload_bytes.to_native())?;
-        list.push(entry.with(index, payload, frame)?);
-        index = index.checked_add(1).ok_or_else(|| frame.malformed("an index overflows"))?;
+    let count = body.payload_bytes.len();
+    runs::check(body.runs.iter().map(|run| run.count.to_native()), count, frame)?;
+    let mut lengths = body.payload_bytes.iter();
+    let mut list = Vec::with_capacity(count);
+    for run in body.runs.iter() {
+        let (term, time) = (run.term.to_native(), LogTime(run.time.to_native()));
+        let kind = run.kind(frame)?;
+        for bytes in lengths.by_ref().take(run.count.to_native() as usize) {
+            let payload = payloads.shared(bytes.to_native())?;
+            list.push(Entry { log_id: LogId::new(term, index), time, kind, payload });
+            index = index.checked_add(1).ok_or_else(|| frame.malformed("an index overflows"))?;
+        }
     }
     payloads.finish()?;
     let entries =
@@ -109,14 +126,11 @@ pub(super) fn decode(frame: &Frame) -> Result<PeerEnvelope, WireError> {
     Ok(body.address.envelope(frame, message))
 }
 
-impl ArchivedEntryBody {
-    fn with(&self, index: u64, payload: Bytes, frame: &Frame) -> Result<Entry, WireError> {
-        let kind = EntryKind::from_u8(self.kind)
-            .ok_or_else(|| frame.malformed("an entry's kind is unknown"))?;
+impl ArchivedEntryRun {
+    fn kind(&self, frame: &Frame) -> Result<EntryKind, WireError> {
         if self.reserved != [0; 3] {
             return Err(frame.malformed("an entry uses bytes that version 1 does not"));
         }
-        let log_id = LogId::new(self.term.to_native(), index);
-        Ok(Entry { log_id, time: LogTime(self.time.to_native()), kind, payload })
+        EntryKind::from_u8(self.kind).ok_or_else(|| frame.malformed("an entry's kind is unknown"))
     }
 }

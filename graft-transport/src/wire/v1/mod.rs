@@ -42,6 +42,7 @@ mod peer;
 mod reader;
 mod replies;
 mod requests;
+mod runs;
 mod snapshot;
 
 pub use error::WireError;

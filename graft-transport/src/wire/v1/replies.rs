@@ -8,34 +8,47 @@ use graft_core::{
 };
 use rkyv::{Archive, Serialize};
 
-use super::{Frame, Kind, Limits, Outgoing, WireError, header::padded, members, outgoing::Payload};
+use super::{
+    Frame, Kind, Limits, Outgoing, WireError,
+    header::padded,
+    members,
+    outgoing::Payload,
+    runs::{self, Run},
+};
 
-/// What a reply takes in the body, in bytes.
-pub(super) const REPLY_BYTES: usize = size_of::<ReplyBody>();
+/// What a reply takes in the body at most, in bytes: where it has nothing in common with its neighbours.
+pub(super) const REPLY_BYTES: usize = size_of::<u64>() + size_of::<u32>() + size_of::<ReplyRun>();
 
 #[derive(Archive, Serialize)]
 struct RepliesBody {
-    replies: Vec<ReplyBody>,
+    ids: Vec<u64>,
+    payload_bytes: Vec<u32>,
+    runs: Vec<ReplyRun>,
     /// The memberships that hints name, each once.
     memberships: Vec<Vec<u8>>,
 }
 
-/// A reply but for its payload.
-#[derive(Archive, Serialize)]
+/// Replies that are alike but for the numbers of their requests and their payloads.
+#[derive(Archive, Serialize, PartialEq)]
 #[repr(C)]
-struct ReplyBody {
-    request_id: u64,
+struct ReplyRun {
     /// A session, a leader, or a size.
     first: u64,
     /// Which membership, counted from 1 and 0 for none; or a limit.
     second: u64,
-    payload_bytes: u32,
+    count: u32,
     /// Which reply.
     kind: u8,
     /// Whether `first` is a leader; whether a stopping server had proposed.
     flag: u8,
     /// Zero. In words, so that there is no padding and a whole list is copied at once.
     reserved: [u8; 2],
+}
+
+impl Run for ReplyRun {
+    fn count(&mut self) -> &mut u32 {
+        &mut self.count
+    }
 }
 
 /// The numbers of replies. They are part of the format and never change.
@@ -72,17 +85,17 @@ pub fn encode_replies<'a>(
     let mut refused = Vec::new();
     let mut batch = Batch::default();
     for (request_id, reply) in replies {
-        match batch.describe(request_id, reply) {
-            Some((body, payload)) if payload.len() <= limits.max_reply_bytes() => {
+        match batch.describe(reply) {
+            Some((run, payload)) if payload.len() <= limits.max_reply_bytes() => {
                 if batch.is_full(payload) {
                     batch.write(cluster, limits, out, &mut refused);
                     // Its hint is of the next frame now.
-                    match batch.describe(request_id, reply) {
-                        Some((body, payload)) => batch.push(body, payload),
+                    match batch.describe(reply) {
+                        Some((run, payload)) => batch.push(request_id, run, payload),
                         None => refused.push(request_id),
                     }
                 } else {
-                    batch.push(body, payload);
+                    batch.push(request_id, run, payload);
                 }
             }
             _ => refused.push(request_id),
@@ -95,7 +108,9 @@ pub fn encode_replies<'a>(
 /// A frame of replies that is being filled.
 #[derive(Default)]
 struct Batch<'a> {
-    replies: Vec<ReplyBody>,
+    ids: Vec<u64>,
+    lengths: Vec<u32>,
+    runs: Vec<ReplyRun>,
     payloads: Vec<Payload<'a>>,
     payload_bytes: usize,
     memberships: Vec<&'a Arc<Membership>>,
@@ -108,12 +123,14 @@ impl<'a> Batch<'a> {
 
     fn is_full(&self, next: Payload<'_>) -> bool {
         let bytes = self.payload_bytes + padded(next.len());
-        !self.replies.is_empty()
-            && (self.replies.len() == Limits::MAX_BATCH || bytes > Limits::BATCH_BYTES)
+        !self.ids.is_empty() && (self.ids.len() == Limits::MAX_BATCH || bytes > Limits::BATCH_BYTES)
     }
 
-    fn push(&mut self, body: ReplyBody, payload: Payload<'a>) {
-        self.replies.push(body);
+    fn push(&mut self, request_id: u64, run: ReplyRun, payload: Payload<'a>) {
+        self.ids.push(request_id);
+        // What is longer has no description.
+        self.lengths.push(u32::try_from(payload.len()).unwrap_or(u32::MAX));
+        runs::push(&mut self.runs, run);
         self.payload_bytes += padded(payload.len());
         self.payloads.push(payload);
     }
@@ -126,18 +143,23 @@ impl<'a> Batch<'a> {
         refused: &mut Vec<u64>,
     ) {
         let batch = std::mem::take(self);
-        if batch.replies.is_empty() {
+        if batch.ids.is_empty() {
             return;
         }
-        let body = RepliesBody { replies: batch.replies, memberships: batch.archived };
+        let body = RepliesBody {
+            ids: batch.ids,
+            payload_bytes: batch.lengths,
+            runs: batch.runs,
+            memberships: batch.archived,
+        };
         let header = (Kind::Replies, cluster, GroupId(0));
         if out.frame(header, &body, batch.payloads.iter().copied(), limits).is_err() {
-            refused.extend(body.replies.iter().map(|reply| reply.request_id));
+            refused.extend_from_slice(&body.ids);
         }
     }
 
     /// `None`: a reply that the format has no number for.
-    fn describe(&mut self, request_id: u64, reply: &'a Reply) -> Option<(ReplyBody, Payload<'a>)> {
+    fn describe(&mut self, reply: &'a Reply) -> Option<(ReplyRun, Payload<'a>)> {
         let mut payload = Payload::NONE;
         let (mut first, mut second, mut flag) = (0, 0, false);
         let kind = match reply {
@@ -188,13 +210,9 @@ impl<'a> Batch<'a> {
             },
             _ => return None,
         };
-        let payload_bytes = u32::try_from(payload.len()).ok()?;
-        let flag = flag.into();
-        let reserved = [0; 2];
-        Some((
-            ReplyBody { request_id, first, second, payload_bytes, kind, flag, reserved },
-            payload,
-        ))
+        let _states_its_length = u32::try_from(payload.len()).ok()?;
+        let (flag, reserved) = (flag.into(), [0; 2]);
+        Some((ReplyRun { first, second, count: 1, kind, flag, reserved }, payload))
     }
 
     /// The leader, the number of the membership, and whether there is a leader.
@@ -242,20 +260,28 @@ pub fn decode_replies(frame: &Frame) -> Result<Vec<(u64, Reply)>, WireError> {
     let memberships = memberships
         .map(|bytes| members::membership(bytes, frame).map(Arc::new))
         .collect::<Result<Vec<_>, _>>()?;
-    if body.replies.len() > Limits::MAX_BATCH {
+    let count = body.ids.len();
+    if count > Limits::MAX_BATCH {
         return Err(frame.malformed("it brings too many replies"));
     }
+    if body.payload_bytes.len() != count {
+        return Err(frame.malformed("its lengths are not those of its replies"));
+    }
+    runs::check(body.runs.iter().map(|run| run.count.to_native()), count, frame)?;
+    let mut items = body.ids.iter().zip(body.payload_bytes.iter());
     let mut payloads = frame.payloads();
-    let mut replies = Vec::with_capacity(body.replies.len());
-    for reply in body.replies.iter() {
-        let payload = payloads.shared(reply.payload_bytes.to_native())?;
-        replies.push((reply.request_id.to_native(), reply.reply(payload, &memberships, frame)?));
+    let mut replies = Vec::with_capacity(count);
+    for run in body.runs.iter() {
+        for (request_id, bytes) in items.by_ref().take(run.count.to_native() as usize) {
+            let payload = payloads.shared(bytes.to_native())?;
+            replies.push((request_id.to_native(), run.reply(payload, &memberships, frame)?));
+        }
     }
     payloads.finish()?;
     Ok(replies)
 }
 
-impl ArchivedReplyBody {
+impl ArchivedReplyRun {
     fn reply(
         &self,
         payload: Bytes,

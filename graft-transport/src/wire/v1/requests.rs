@@ -6,27 +6,40 @@ use bytes::Bytes;
 use graft_core::{ClientRequest, ClusterId, EntryKind, GroupId, LinkId, Request};
 use rkyv::{Archive, Serialize, util::AlignedVec};
 
-use super::{Frame, Kind, Limits, Outgoing, WireError, header::padded, outgoing::Payload};
+use super::{
+    Frame, Kind, Limits, Outgoing, WireError,
+    header::padded,
+    outgoing::Payload,
+    runs::{self, Run},
+};
 
-/// What a request takes in the body, in bytes.
-pub(super) const REQUEST_BYTES: usize = size_of::<RequestBody>();
+/// What a request takes in the body at most, in bytes: where it has nothing in common with its neighbours.
+pub(super) const REQUEST_BYTES: usize =
+    size_of::<u64>() + size_of::<u32>() + size_of::<RequestRun>();
 
 #[derive(Archive, Serialize)]
 struct RequestsBody {
-    requests: Vec<RequestBody>,
+    ids: Vec<u64>,
+    payload_bytes: Vec<u32>,
+    runs: Vec<RequestRun>,
 }
 
-/// A request but for its payload.
-#[derive(Archive, Serialize)]
+/// Requests that are alike but for their numbers and payloads.
+#[derive(Archive, Serialize, PartialEq)]
 #[repr(C)]
-struct RequestBody {
-    request_id: u64,
+struct RequestRun {
+    count: u32,
     /// How long the client still waits, in milliseconds, rounded up; 0 where it does not.
     remaining_ms: u32,
-    payload_bytes: u32,
     kind: u8,
     /// Zero. In words, so that there is no padding and a whole list is copied at once.
-    reserved: [u8; 7],
+    reserved: [u8; 3],
+}
+
+impl Run for RequestRun {
+    fn count(&mut self) -> &mut u32 {
+        &mut self.count
+    }
 }
 
 /// Appends requests to what goes out, in as few frames as [`Limits`] allow. `now` is the client's clock,
@@ -45,13 +58,18 @@ pub fn encode_requests<'a>(
     let mut requests = requests.into_iter().peekable();
     let mut payloads = Vec::new();
     while requests.peek().is_some() {
-        let mut body = RequestsBody { requests: Vec::with_capacity(room(requests.size_hint())) };
+        let room = room(requests.size_hint());
+        let mut body = RequestsBody {
+            ids: Vec::with_capacity(room),
+            payload_bytes: Vec::with_capacity(room),
+            runs: Vec::new(),
+        };
         let mut size = 0;
         payloads.clear();
         while let Some(request) = requests.next_if(|next| {
-            let full = body.requests.len() == Limits::MAX_BATCH
+            let full = body.ids.len() == Limits::MAX_BATCH
                 || size + padded(next.payload.len()) > Limits::BATCH_BYTES;
-            body.requests.is_empty() || !full
+            body.ids.is_empty() || !full
         }) {
             let bytes = request.payload.len();
             let Some(payload_bytes) =
@@ -61,21 +79,22 @@ pub fn encode_requests<'a>(
                 continue;
             };
             size += padded(bytes);
-            body.requests.push(RequestBody {
-                request_id: request.request_id,
-                remaining_ms: remaining_ms(request.deadline, now),
-                payload_bytes,
-                kind: request.kind as u8,
-                reserved: [0; 7],
-            });
+            body.ids.push(request.request_id);
+            body.payload_bytes.push(payload_bytes);
+            let remaining_ms = remaining_ms(request.deadline, now);
+            let kind = request.kind as u8;
+            runs::push(
+                &mut body.runs,
+                RequestRun { count: 1, remaining_ms, kind, reserved: [0; 3] },
+            );
             payloads.push(Payload::Shared(&request.payload));
         }
-        if !body.requests.is_empty() {
+        if !body.ids.is_empty() {
             let header = (Kind::Requests, cluster, GroupId(0));
             let written = out.frame(header, &body, payloads.iter().copied(), limits);
             debug_assert_eq!(written, Ok(()), "a frame is closed before it is too large");
             if written.is_err() {
-                refused.extend(body.requests.iter().map(|request| request.request_id));
+                refused.extend_from_slice(&body.ids);
             }
         }
     }
@@ -96,32 +115,35 @@ pub fn decode_requests(
     now: Duration,
 ) -> Result<Vec<Request>, WireError> {
     let body = frame.access_in_group_0::<ArchivedRequestsBody>(Kind::Requests)?;
-    if body.requests.len() > Limits::MAX_BATCH {
+    let count = body.ids.len();
+    if count > Limits::MAX_BATCH {
         return Err(frame.malformed("it brings too many requests"));
     }
+    if body.payload_bytes.len() != count {
+        return Err(frame.malformed("its lengths are not those of its requests"));
+    }
+    runs::check(body.runs.iter().map(|run| run.count.to_native()), count, frame)?;
+    let mut items = body.ids.iter().zip(body.payload_bytes.iter());
     let mut payloads = frame.payloads();
-    let mut requests = Vec::with_capacity(body.requests.len());
-    for request in body.requests.iter() {
-        let kind = EntryKind::from_u8(request.kind)
+    let mut requests = Vec::with_capacity(count);
+    for run in body.runs.iter() {
+        let kind = EntryKind::from_u8(run.kind)
             .filter(|kind| kind.is_clients())
             .ok_or_else(|| frame.malformed("a request's kind is none that a client may propose"))?;
-        if request.reserved != [0; 7] {
+        if run.reserved != [0; 3] {
             return Err(frame.malformed("a request uses bytes that version 1 does not"));
         }
-        let bytes = request.payload_bytes.to_native();
-        let payload = if bytes as usize * 2 >= frame.size() {
-            payloads.shared(bytes)?
-        } else {
-            own(payloads.borrowed(bytes)?)
-        };
-        let remaining = Duration::from_millis(request.remaining_ms.to_native().into());
-        requests.push(Request {
-            link,
-            request_id: request.request_id.to_native(),
-            deadline: now.saturating_add(remaining),
-            kind,
-            payload,
-        });
+        let remaining = Duration::from_millis(run.remaining_ms.to_native().into());
+        let deadline = now.saturating_add(remaining);
+        for (request_id, bytes) in items.by_ref().take(run.count.to_native() as usize) {
+            let (request_id, bytes) = (request_id.to_native(), bytes.to_native());
+            let payload = if bytes as usize * 2 >= frame.size() {
+                payloads.shared(bytes)?
+            } else {
+                own(payloads.borrowed(bytes)?)
+            };
+            requests.push(Request { link, request_id, deadline, kind, payload });
+        }
     }
     payloads.finish()?;
     Ok(requests)
