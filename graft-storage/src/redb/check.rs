@@ -201,8 +201,11 @@ pub(super) fn scrub(
 /// Reads the store at work at `pace`, and again so long after that was done, until the store is closed. What it
 /// finds is logged.
 pub(super) fn scrub_again_and_again(shared: &Arc<Shared>, pace: Pace, interval: Duration) {
-    while !shared.is_closing() {
+    loop {
         rest(interval, || shared.is_closing());
+        if shared.is_closing() {
+            return;
+        }
         // Before its birth there is nothing to read.
         if shared.published().is_some() {
             let _ = scrub_once(shared, pace, || true);

@@ -263,19 +263,22 @@ impl tracing::Subscriber for Errors {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
+/// Has errors of the whole process remembered. Returns those that name the store at `path`.
+fn errors_of(path: &std::path::Path) -> impl Fn() -> Option<String> {
+    static SET: std::sync::Once = std::sync::Once::new();
+    SET.call_once(|| tracing::subscriber::set_global_default(Errors).unwrap());
+    let path = path.display().to_string();
+    move || LOGGED.lock().unwrap().iter().find(|text| text.contains(&path)).cloned()
+}
+
 #[test]
 fn a_store_scrubs_itself_and_logs_what_has_rotted() {
-    tracing::subscriber::set_global_default(Errors).unwrap();
     let directory = Directory::new("redb");
     let options = small().scrub_every(Duration::from_millis(1), FAST);
     let store = born(Arc::new(Disk::create(directory.path()).unwrap()), &options);
     write(&store, vec![append(1, 1..51, 251)]);
     let place = place_of(&directory, 50);
-    let path = directory.path().display().to_string();
-    let logged = || {
-        let logged = LOGGED.lock().unwrap();
-        logged.iter().find(|text| text.contains(&path)).cloned()
-    };
+    let logged = errors_of(directory.path());
     assert_eq!(logged(), None);
     rot(&directory, &place, 50);
     let deadline = Instant::now() + LIMIT;
@@ -289,6 +292,26 @@ fn a_store_scrubs_itself_and_logs_what_has_rotted() {
     assert!(error.contains("damaged") && error.contains(&place.0), "{error}");
     // The rest of what was logged until here is of scrubs under way.
     drop(store);
+}
+
+#[test]
+fn a_store_that_is_closed_is_not_scrubbed_once_more() {
+    let directory = Directory::new("redb");
+    let options = small().scrub_every(Duration::from_secs(3600), FAST);
+    let store = born(Arc::new(Disk::create(directory.path()).unwrap()), &options);
+    for batch in 0..100 {
+        let next = batch * 50 + 1;
+        write(&store, vec![append(1, next..next + 50, 200)]);
+    }
+    // What a scrub would read first, and not what is in memory.
+    let content = directory.content();
+    let (name, bytes) = content.iter().find(|(name, _)| name.starts_with("log-")).unwrap();
+    let at = bytes.windows(100).position(|window| window == [50; 100]).unwrap();
+    rot(&directory, &(name.clone(), at as u64), 50);
+    let logged = errors_of(directory.path());
+    // It waits for the thread that scrubs.
+    drop(store);
+    assert_eq!(logged(), None);
 }
 
 #[test]
