@@ -13,7 +13,7 @@ use clap::ValueEnum;
 
 use crate::{Bench, Contender};
 use face::{Command, Face, FaceOnDisk, Filled, Nothing};
-use minimal::{Minimal, QuicMinimal, QuicMinimalOnDisk};
+use minimal::{Minimal, MinimalFilled, QuicMinimal, QuicMinimalOnDisk};
 use node::{NodeOnDisk, NodePlain, NodeSession, QuicNode, QuicNodeOnDisk};
 use openraft_0_9::Openraft09;
 use openraft_0_10::Openraft010;
@@ -98,7 +98,9 @@ impl Field {
             (Network::Memory, Store::Memory) => {
                 vec![Box::new(Bench::<Openraft09>::new()), Box::new(Bench::<Openraft010>::new())]
             }
-            (Network::Memory, Store::Redb) => vec![Box::new(Bench::<Minimal>::new())],
+            (Network::Memory, Store::Redb) => {
+                vec![Box::new(Bench::<Minimal>::new()), Box::new(Bench::<MinimalFilled>::new())]
+            }
             (Network::Quic, Store::Memory) => vec![Box::new(Bench::<QuicMinimal>::new())],
             (Network::Quic, Store::Redb) => vec![Box::new(Bench::<QuicMinimalOnDisk>::new())],
         }

@@ -1,7 +1,8 @@
 //! The baseline of clusters on a disk in one process: channels, and a thread for each disk.
 //!
-//! Its files have all the space that a run needs before it begins; graft's stores begin new
-//! ones on the way.
+//! Its files begin with the space that graft's begin with, and grow. A log cannot know how long it will
+//! become, but it is told here what it costs not to: the other one has files with all the space that
+//! a run needs before it begins.
 
 use std::{
     collections::VecDeque,
@@ -16,7 +17,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Batch, MAX_BATCH, Quorum, command, filled, write};
+use super::{Batch, FILLED, MAX_BATCH, Quorum, all_of, command, write};
 use crate::{
     Caller, Deployment, Failure, Workload,
     disk::{self, BareRedb},
@@ -39,25 +40,7 @@ impl Deployment for Minimal {
     type Caller = Asker;
 
     async fn found(work: Workload) -> Result<Self, Failure> {
-        let failure = |error: disk::Error| Failure::of(Self::NAME, error);
-        let directory = disk::scratch().map_err(|error| failure(error.into()))?;
-        let (acknowledge, acknowledged) = mpsc::channel(MAX_BATCH);
-        let (mut orders, mut disks) = (Vec::new(), Vec::new());
-        for server in 0..3 {
-            let path = directory.path().join(format!("server{server}"));
-            let bare = BareRedb::filled(&path, filled(work));
-            let bare = bare.map_err(|error| failure(error.into()))?;
-            let (order, incoming) = channel();
-            let acknowledge = acknowledge.clone();
-            let disk = thread::Builder::new().name(format!("minimal-{server}")).spawn(move || {
-                write(bare, &incoming, |upto| acknowledge.blocking_send((server, upto)).is_ok());
-            });
-            disks.push(disk.map_err(|error| failure(error.into()))?);
-            orders.push(order);
-        }
-        let (requests, incoming) = mpsc::channel(2 * MAX_BATCH);
-        tokio::spawn(lead(incoming, orders, acknowledged));
-        Ok(Self { requests, disks, directory, payload: work.payload })
+        Self::found_on(FILLED, work.payload)
     }
 
     async fn connect(&self) -> Result<Asker, Failure> {
@@ -75,6 +58,52 @@ impl Deployment for Minimal {
         });
         // The same.
         let _ = ended.await;
+    }
+}
+
+impl Minimal {
+    /// The first `filled` bytes of each file are written ahead.
+    fn found_on(filled: usize, payload: usize) -> Result<Self, Failure> {
+        let failure = |error: disk::Error| Failure::of(Self::NAME, error);
+        let directory = disk::scratch().map_err(|error| failure(error.into()))?;
+        let (acknowledge, acknowledged) = mpsc::channel(MAX_BATCH);
+        let (mut orders, mut disks) = (Vec::new(), Vec::new());
+        for server in 0..3 {
+            let path = directory.path().join(format!("server{server}"));
+            let bare = BareRedb::filled(&path, filled);
+            let bare = bare.map_err(|error| failure(error.into()))?;
+            let (order, incoming) = channel();
+            let acknowledge = acknowledge.clone();
+            let disk = thread::Builder::new().name(format!("minimal-{server}")).spawn(move || {
+                write(bare, &incoming, |upto| acknowledge.blocking_send((server, upto)).is_ok());
+            });
+            disks.push(disk.map_err(|error| failure(error.into()))?);
+            orders.push(order);
+        }
+        let (requests, incoming) = mpsc::channel(2 * MAX_BATCH);
+        tokio::spawn(lead(incoming, orders, acknowledged));
+        Ok(Self { requests, disks, directory, payload })
+    }
+}
+
+/// The same with files that never grow while it is measured.
+pub(in crate::contenders) struct MinimalFilled(Minimal);
+
+impl Deployment for MinimalFilled {
+    const NAME: &'static str = "minimal loop on redb, filled ahead";
+
+    type Caller = Asker;
+
+    async fn found(work: Workload) -> Result<Self, Failure> {
+        Minimal::found_on(all_of(work), work.payload).map(Self)
+    }
+
+    async fn connect(&self) -> Result<Asker, Failure> {
+        self.0.connect().await
+    }
+
+    async fn close(self) {
+        self.0.close().await;
     }
 }
 

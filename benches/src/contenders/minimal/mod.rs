@@ -18,7 +18,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 
 use crate::{Workload, disk::BareRedb};
 
-pub(super) use channels::Minimal;
+pub(super) use channels::{Minimal, MinimalFilled};
 pub(super) use quic::{QuicMinimal, QuicMinimalOnDisk};
 
 /// How many commands are taken into one batch.
@@ -30,11 +30,14 @@ const HEADER_BYTES: usize = graft_client::HEADER_BYTES;
 /// What was taken in at once.
 type Batch = Arc<Vec<Bytes>>;
 
-/// How much of each file is written ahead: more than so much work needs, with what [`BareRedb`] puts beside a
-/// command and the pages that it leaves behind.
-const fn filled(work: Workload) -> usize {
+/// How much of each file is written ahead, as graft's stores do with their first: what comes after grows.
+const FILLED: usize = 16 << 20;
+
+/// How much a file needs that never grows while it is measured: more than so much work takes, with what
+/// [`BareRedb`] puts beside a command and the pages that it leaves behind.
+const fn all_of(work: Workload) -> usize {
     const BESIDE: usize = 32;
-    (16 << 20) + 2 * work.operations * (BESIDE + HEADER_BYTES + work.payload)
+    FILLED + 2 * work.operations * (BESIDE + HEADER_BYTES + work.payload)
 }
 
 /// A command as graft's clients send it: a header, and so many bytes behind it.

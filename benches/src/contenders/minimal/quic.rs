@@ -28,9 +28,8 @@ use tokio::{
 };
 
 use super::{
-    Batch, MAX_BATCH, Quorum, command,
+    Batch, FILLED, MAX_BATCH, Quorum, command,
     endpoint::{self, Other},
-    filled,
     streams::{Commands, Counts, Outgoing, write_count},
     write,
 };
@@ -124,7 +123,7 @@ impl Deployment for QuicMinimalOnDisk {
             let directory = disk::scratch()?;
             let mut logs = [const { Log::in_memory() }; 3];
             for (log, name) in logs.iter_mut().zip(NAMES) {
-                *log = Log::on_disk(&directory.path().join(name), work)?;
+                *log = Log::on_disk(&directory.path().join(name))?;
             }
             let minimal = QuicMinimal::found_on(logs, work.payload).await?;
             Ok(Self { minimal, directory })
@@ -160,8 +159,8 @@ impl Log {
         Self { commands: Vec::new(), disk: None, thread: None }
     }
 
-    fn on_disk(path: &Path, work: Workload) -> Result<Self, Error> {
-        let bare = BareRedb::filled(path, filled(work))?;
+    fn on_disk(path: &Path) -> Result<Self, Error> {
+        let bare = BareRedb::filled(path, FILLED)?;
         let (orders, incoming) = channel();
         let (acknowledge, written) = watch::channel(0);
         let thread = thread::Builder::new()
