@@ -36,6 +36,7 @@ use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls_pki_types::UnixTime;
 use tokio::sync::watch;
 
+use error::Moment;
 pub use error::{Names, Part, Place, Refusal, TlsError, TlsWarning};
 pub use name::{CertifiedName, Role};
 pub use peer::{Alpn, CertifiedPeer, HandshakeRefused, alpn, certified_name};
@@ -301,7 +302,8 @@ impl Tls {
             })
             .inspect_err(log_failure)?;
         log_warnings(&material);
-        tracing::info!(identity = %shared.name, expires = material.not_after, "certificates are in force");
+        let expires = Moment(material.not_after);
+        tracing::info!(identity = %shared.name, %expires, "certificates are in force");
         *shared.material.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(material);
         *parts = renewed;
         shared.changes.send_modify(|count| *count += 1);
