@@ -7,7 +7,7 @@ use quinn::{ClientConfig, Connection, Endpoint};
 use tokio::{
     net::lookup_host,
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -26,7 +26,8 @@ pub(super) const STEADY: Duration = Duration::from_secs(1);
 /// How many addresses of a name are tried.
 const MAX_ADDRESSES: usize = 8;
 
-/// Keeps the connection with `node` up until its place is gone or the network closes.
+/// Keeps the connection with `node` up until its place is gone or the network closes. A peer of a lower number calls by
+/// itself, and is called only where it has not for a while: it may not know where this server is.
 pub(super) async fn dial(
     shared: Arc<Shared>,
     endpoint: Endpoint,
@@ -37,14 +38,20 @@ pub(super) async fn dial(
     let mut changes = shared.peers.changes.subscribe();
     let timing = shared.config.timing;
     let mut backoff = Backoff::new(timing.backoff_min, timing.backoff_max);
+    let next_turn = || Instant::now() + turn_after(node < shared.node, timing.await_call);
+    let mut turn = next_turn();
     loop {
         if place.has_changed().is_err() {
             return;
         }
         let to = place.borrow_and_update().clone();
         changes.mark_unchanged();
+        let left = turn.saturating_duration_since(Instant::now());
         let pause = if shared.peers.is_connected(node) {
+            turn = next_turn();
             None
+        } else if !left.is_zero() {
+            Some(left)
         } else {
             let run = reach(&shared, &endpoint, node, &to);
             let lived = tokio::select! {
@@ -56,6 +63,7 @@ pub(super) async fn dial(
             };
             if lived >= STEADY {
                 backoff.reset();
+                turn = next_turn();
             }
             Some(backoff.pause())
         };
@@ -65,10 +73,15 @@ pub(super) async fn dial(
             change = place.changed() => if change.is_err() {
                 return;
             },
-            _ = changes.changed(), if pause.is_none() => {}
+            _ = changes.changed(), if pause.is_none() || !left.is_zero() => {}
             () = sleep(pause.unwrap_or(timing.backoff_max)) => {}
         }
     }
+}
+
+/// How long to wait for a peer to call first. Never the same for two who lost each other together.
+fn turn_after(is_called_by: bool, patience: Duration) -> Duration {
+    if is_called_by { patience.mul_f64(1.0 + fastrand::f64() / 2.0) } else { Duration::ZERO }
 }
 
 /// Ends once the network closes while the peer is not connected. One that is ends in order.

@@ -92,7 +92,9 @@ pub struct PeerStatus {
 ///
 /// It outlives the runs of its server: each gets a [`transport`](Self::transport) of its own, and the
 /// connections with peers stay. Of two servers the one with the lower [`NodeId`] connects, again and again
-/// until it succeeds and whenever the connection is lost, so each pair has one connection.
+/// until it succeeds and whenever the connection is lost. The other one does so where it has waited in vain for
+/// [`Timing::await_call`](super::Timing::await_call). Each pair has one connection: where two calls cross, that of the
+/// lower number stays.
 ///
 /// Dropping the last clone, with all transports, ends everything at once. [`shutdown`](Self::shutdown) does
 /// it in order.
@@ -184,7 +186,7 @@ impl Network {
     /// Says where the peers are. Those that are new are connected to, those that are not in it any more are
     /// not called again; who is connected stays so.
     ///
-    /// The server itself may be among them. A peer with a lower number connects by itself. What these have said of
+    /// The server itself may be among them. A peer with a lower number is waited for first. What these have said of
     /// the versions of entries that they read is what
     /// [`newest_version`](graft_core::Transport::newest_version) tells.
     pub fn set_peers(&self, peers: BTreeMap<NodeId, PeerPlace>) {
@@ -196,7 +198,7 @@ impl Network {
         };
         // Dropping its place ends a task.
         state.dials.retain(|node, dial| peers.contains_key(node) && !dial.task.is_finished());
-        for (node, place) in peers.into_iter().filter(|(node, _)| *node > shared.node) {
+        for (node, place) in peers.into_iter().filter(|(node, _)| *node != shared.node) {
             if let Some(dial) = state.dials.get(&node) {
                 dial.place.send_if_modified(|known| {
                     let is_new = *known != place;

@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{
     agreement,
-    peers::{CLASSES, DONE, PeerLine},
+    peers::{CLASSES, DONE, Joined, PeerLine},
     shared::{Shared, Way},
     stream::{self, Encode, End, Incoming},
     tls::CertifiedPeer,
@@ -38,6 +38,16 @@ pub(super) enum Side {
     Called,
 }
 
+impl Side {
+    /// Whether that one of the two called which has the lower number.
+    fn is_called_by_lower(self, own: &Hello, theirs: &Hello) -> bool {
+        match self {
+            Self::Caller(_) => own.node < theirs.node,
+            Self::Called => theirs.node < own.node,
+        }
+    }
+}
+
 /// Runs a connection with a peer until it ends. The permit is that of its handshake, which ends with the
 /// agreement. Returns for how long both sides agreed.
 pub(super) async fn run(
@@ -60,11 +70,15 @@ pub(super) async fn run(
         Ok(agreed) => agreed,
         Err(end) => return end_early(shared, &connection, &certified, control, end).await,
     };
-    let line = PeerLine::new(connection, certified, hello, &shared.config.bounds);
+    let called_by_lower = side.is_called_by_lower(&shared.hello(), &hello);
+    let line = PeerLine::new(connection, certified, hello, called_by_lower, &shared.config.bounds);
     let line = Arc::new(line);
-    if let Err(refusal) = shared.peers.join(&line, shared.config.bounds.peers) {
-        let end = End::Refuse(refusal);
-        return end_early(shared, &line.connection, &line.certified, control, end).await;
+    match shared.peers.join(&line, &shared.config) {
+        Ok(Joined::Alone) => {}
+        Ok(Joined::Beside(other)) => shared.say_births(&line.hello, other),
+        Err(end) => {
+            return end_early(shared, &line.connection, &line.certified, control, end).await;
+        }
     }
     let place = Place { shared, line: &line };
     let began = Instant::now();
@@ -119,6 +133,8 @@ async fn agree(
     let theirs = decode_hello(&frame)?;
     agreement::check_peer(&own, &theirs, certified.name(), expected).map_err(End::Refuse)?;
     if expected.is_none() {
+        // Before it hears that all is well.
+        shared.peers.admit(&theirs, side.is_called_by_lower(&own, &theirs), &shared.config)?;
         say_hello(shared, &own, stream).await?;
     }
     incoming.frames.expect(WELCOME[0]);

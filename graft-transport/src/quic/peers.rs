@@ -5,15 +5,18 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use graft_core::{Class, NodeId, PeerEnvelope};
+use graft_core::{Class, Incarnation, NodeId, PeerEnvelope};
 use quinn::{Connection, VarInt};
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use super::{
-    config::Bounds,
+    config::{Bounds, NetworkConfig},
     queue::{Queue, Refused},
     stats::Counters,
-    stream,
+    stream::{self, End},
     tls::CertifiedPeer,
 };
 use crate::wire::v1::{Hello, Refusal, RefusalCode};
@@ -21,6 +24,9 @@ use crate::wire::v1::{Hello, Refusal, RefusalCode};
 /// The classes that travel between peers, each in a stream of its own, in the order in which these are
 /// opened.
 pub(super) const CLASSES: [Class; 3] = [Class::Control, Class::Append, Class::Snapshot];
+
+/// How many births of one peer may be connected at a time: its own, and that of another process which uses its name.
+const BIRTHS: usize = 2;
 
 /// One connection with a peer, from the agreement of both sides to its end.
 #[derive(Debug)]
@@ -31,6 +37,9 @@ pub(super) struct PeerLine {
     pub(super) queues: [Queue<PeerEnvelope>; CLASSES.len()],
     /// Told once it is to end in order.
     pub(super) leaving: Notify,
+    /// Whether that one of the two called which has the lower number.
+    called_by_lower: bool,
+    since: Instant,
 }
 
 impl PeerLine {
@@ -38,11 +47,13 @@ impl PeerLine {
         connection: Connection,
         certified: CertifiedPeer,
         hello: Hello,
+        called_by_lower: bool,
         bounds: &Bounds,
     ) -> Self {
         let limits = [bounds.control_bytes, bounds.append_bytes, bounds.snapshot_bytes];
         let queues = limits.map(Queue::new);
-        Self { connection, certified, hello, queues, leaving: Notify::new() }
+        let (leaving, since) = (Notify::new(), Instant::now());
+        Self { connection, certified, hello, queues, leaving, called_by_lower, since }
     }
 
     /// Lets nothing more in; what waits is still sent.
@@ -57,7 +68,8 @@ impl PeerLine {
     }
 }
 
-/// All peers that are connected: one line each.
+/// All peers that are connected: one line each, and one for each of two births where two processes use one name. What is
+/// meant for a birth goes to that one, so neither is in the other's way.
 #[derive(Debug)]
 pub(super) struct Peers {
     lines: RwLock<Lines>,
@@ -67,8 +79,51 @@ pub(super) struct Peers {
 
 #[derive(Debug, Default)]
 struct Lines {
-    by_node: BTreeMap<NodeId, Arc<PeerLine>>,
+    /// Never empty, at most [`BIRTHS`], the latest last.
+    by_node: BTreeMap<NodeId, Vec<Arc<PeerLine>>>,
     closed: bool,
+}
+
+impl Lines {
+    /// The line to this birth of a peer; the latest where none is of it.
+    fn to(&self, node: NodeId, birth: Incarnation) -> Option<&Arc<PeerLine>> {
+        let lines = self.by_node.get(&node)?;
+        lines.iter().find(|line| line.hello.incarnation == birth).or_else(|| lines.last())
+    }
+
+    /// Whether one who says this of itself may have a line.
+    fn admit(
+        &self,
+        hello: &Hello,
+        called_by_lower: bool,
+        config: &NetworkConfig,
+    ) -> Result<(), End> {
+        if self.closed {
+            return Err(End::Refuse(stream::closing()));
+        }
+        let bound = config.bounds.peers;
+        let Some(of_node) = self.by_node.get(&hello.node) else {
+            if self.by_node.len() < bound {
+                return Ok(());
+            }
+            let text = format!("{bound} peers are connected here, which is the limit");
+            return Err(stream::refuse(RefusalCode::TooMany, text));
+        };
+        let same = of_node.iter().find(|known| known.hello.incarnation == hello.incarnation);
+        match same {
+            Some(known) if known.called_by_lower && !called_by_lower => Err(crossed(known, config)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How a line was taken in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Joined {
+    /// It is the only one of its peer.
+    Alone,
+    /// One with another birth is there, too.
+    Beside(Incarnation),
 }
 
 impl Default for Peers {
@@ -83,7 +138,7 @@ impl Peers {
         let class = envelope.message.class();
         let size = envelope.message.size();
         let lines = self.lines.read().unwrap_or_else(PoisonError::into_inner);
-        let line = lines.by_node.get(&envelope.to);
+        let line = lines.to(envelope.to, envelope.to_incarnation);
         let outcome = line
             .zip(CLASSES.iter().position(|known| *known == class))
             .map_or(Err(Refused::Closed), |(line, at)| line.queues[at].push(envelope, size));
@@ -95,37 +150,53 @@ impl Peers {
         }
     }
 
-    /// Takes in a new line. It takes the place of an earlier one with the same peer: who connects again has
-    /// lost the earlier one, even where this side has not noticed yet.
-    pub(super) fn join(&self, line: &Arc<PeerLine>, bound: usize) -> Result<(), Refusal> {
+    /// Whether one who says this of itself would be taken in now.
+    pub(super) fn admit(
+        &self,
+        hello: &Hello,
+        called_by_lower: bool,
+        config: &NetworkConfig,
+    ) -> Result<(), End> {
+        let lines = self.lines.read().unwrap_or_else(PoisonError::into_inner);
+        lines.admit(hello, called_by_lower, config)
+    }
+
+    /// Takes in a new line. It takes the place of an earlier one with the same birth of the same peer: who connects
+    /// again has lost the earlier one, even where this side has not noticed yet. Only where two calls cross, that of the
+    /// lower number stays, whichever came first: so both sides keep the same one.
+    pub(super) fn join(&self, line: &Arc<PeerLine>, config: &NetworkConfig) -> Result<Joined, End> {
         let mut lines = self.lines.write().unwrap_or_else(PoisonError::into_inner);
-        if lines.closed {
-            let text = "this server is stopping".to_owned();
-            return Err(Refusal { code: RefusalCode::Closing, text });
-        }
-        let node = line.hello.node;
-        if lines.by_node.len() >= bound && !lines.by_node.contains_key(&node) {
-            let text = format!("{bound} peers are connected here, which is the limit");
-            return Err(Refusal { code: RefusalCode::TooMany, text });
-        }
-        let earlier = lines.by_node.insert(node, Arc::clone(line));
+        lines.admit(&line.hello, line.called_by_lower, config)?;
+        let (node, birth) = (line.hello.node, line.hello.incarnation);
+        let of_node = lines.by_node.entry(node).or_default();
+        let same = of_node.iter().position(|known| known.hello.incarnation == birth);
+        let earlier = match same {
+            Some(at) => Some(of_node.remove(at)),
+            None if of_node.len() == BIRTHS => of_node.pop(),
+            None => None,
+        };
+        let beside = of_node.first().map(|other| other.hello.incarnation);
+        of_node.push(Arc::clone(line));
         drop(lines);
         if let Some(earlier) = earlier {
             let text = "a newer connection took its place".to_owned();
             earlier.close(&Refusal { code: RefusalCode::Replaced, text });
         }
         self.changes.send_modify(|changes| *changes += 1);
-        Ok(())
+        Ok(beside.map_or(Joined::Alone, Joined::Beside))
     }
 
-    /// Forgets a line that has ended. Another one of the same peer stays.
+    /// Forgets a line that has ended. Others of the same peer stay.
     pub(super) fn leave(&self, line: &Arc<PeerLine>) {
         let node = line.hello.node;
         let mut lines = self.lines.write().unwrap_or_else(PoisonError::into_inner);
-        let is_present = lines.by_node.get(&node).is_some_and(|found| Arc::ptr_eq(found, line));
-        let gone = is_present.then(|| lines.by_node.remove(&node));
+        if let Some(of_node) = lines.by_node.get_mut(&node) {
+            of_node.retain(|found| !Arc::ptr_eq(found, line));
+            if of_node.is_empty() {
+                lines.by_node.remove(&node);
+            }
+        }
         drop(lines);
-        drop(gone);
         line.queues.iter().for_each(Queue::close);
         self.changes.send_modify(|changes| *changes += 1);
     }
@@ -135,10 +206,10 @@ impl Peers {
         lines.by_node.contains_key(&node)
     }
 
-    /// The lines of this moment.
+    /// The lines of this moment, the latest of each peer last.
     pub(super) fn all(&self) -> Vec<Arc<PeerLine>> {
         let lines = self.lines.read().unwrap_or_else(PoisonError::into_inner);
-        lines.by_node.values().map(Arc::clone).collect()
+        lines.by_node.values().flatten().map(Arc::clone).collect()
     }
 
     pub(super) fn count(&self) -> usize {
@@ -149,7 +220,7 @@ impl Peers {
     pub(super) fn close(&self) {
         let mut lines = self.lines.write().unwrap_or_else(PoisonError::into_inner);
         lines.closed = true;
-        lines.by_node.values().for_each(|line| line.leave());
+        lines.by_node.values().flatten().for_each(|line| line.leave());
     }
 
     /// Ends at once, and without a word for what waits, the lines whose certificates are not valid any more.
@@ -160,6 +231,21 @@ impl Peers {
             }
         }
     }
+}
+
+/// The end of a call while the other side's own is connected. Where that happened in one moment it is as it should be, and
+/// one is enough. Later, the caller does not have that connection: another process has it.
+fn crossed(known: &PeerLine, config: &NetworkConfig) -> End {
+    let (lasted, timing) = (known.since.elapsed(), &config.timing);
+    if lasted <= timing.dial + timing.handshake + timing.agreement {
+        return End::Stopped;
+    }
+    let text = format!(
+        "{:?} of this very birth is connected here for {lasted:.0?} already: another process runs with a copy of its store, \
+         if it was not just started again",
+        known.hello.name
+    );
+    stream::refuse(RefusalCode::WrongServer, text)
 }
 
 /// The end of a connection that both sides wanted.

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use graft_core::{NodeId, Runtime};
+use graft_core::{Incarnation, NodeId, Runtime};
 use quinn::Connection;
 use tokio::sync::watch;
 
@@ -27,7 +27,7 @@ use super::{
     tls::Tls,
     versions::Versions,
 };
-use crate::wire::v1::{Hello, Protocol, Role};
+use crate::wire::v1::{Hello, Protocol, Refusal, RefusalCode, Role};
 
 /// How often the same is said of the same at most.
 const SAY_AGAIN: Duration = Duration::from_secs(30);
@@ -99,7 +99,7 @@ impl Shared {
             epoch: config.epoch,
             node: self.node,
             name: config.name.clone(),
-            incarnation: graft_core::Incarnation(self.incarnation.load(Ordering::Relaxed)),
+            incarnation: Incarnation(self.incarnation.load(Ordering::Relaxed)),
             client: 0,
             machine: config.machine.clone(),
             format: config.format,
@@ -120,17 +120,28 @@ impl Shared {
     /// Warns of something, once in a while for each `what` and `of`.
     pub(super) fn say(&self, what: &'static str, of: &str, error: &dyn fmt::Display) {
         if self.may_say(what, of) {
-            tracing::warn!(node = %self.node, of, %error, "{what}");
+            tracing::warn!(node = self.config.name, of, %error, "{what}");
         }
     }
 
+    /// Warns that two processes of one name are connected, each with a birth of its own.
+    pub(super) fn say_births(&self, came: &Hello, other: Incarnation) {
+        let text = format!(
+            "it came with birth {}, and one of its name with birth {other} is connected: its disk was emptied, or \
+             another process uses its name",
+            came.incarnation
+        );
+        self.say("a peer is there twice", &came.name, &text);
+    }
+
     pub(super) fn say_up(&self, way: Way, name: &str, address: SocketAddr) {
+        let node = &self.config.name;
         match way {
             Way::Peer => {
-                tracing::info!(node = %self.node, peer = name, %address, "a peer is connected");
+                tracing::info!(node, peer = name, %address, "a peer is connected");
             }
             Way::Client => {
-                tracing::debug!(node = %self.node, client = name, %address, "a client is connected");
+                tracing::debug!(node, client = name, %address, "a client is connected");
             }
         }
     }
@@ -152,8 +163,20 @@ impl Shared {
             return;
         }
         self.counters.differing_peers.add(1);
-        tracing::warn!(node = %self.node, peer = theirs.name, "the settings of a peer differ: {text}");
+        tracing::warn!(
+            node = self.config.name,
+            peer = theirs.name,
+            "the settings of a peer differ: {text}"
+        );
         known.insert(theirs.node, text);
+    }
+
+    /// Who stops in order takes its leave: that is news, and nothing is wrong.
+    fn say_stopped(&self, way: Way, name: &str, refusal: &Refusal, address: SocketAddr) {
+        if self.may_say("stopped", name) {
+            let (node, way, said) = (&self.config.name, way.word(), &refusal.text);
+            tracing::info!(node, way, name, %address, said, "a connection is over in order");
+        }
     }
 
     /// Counts and says how a connection ended, and makes sure that it has.
@@ -162,7 +185,7 @@ impl Shared {
         match end {
             End::Refuse(refusal) => {
                 stream::close(connection, refusal);
-                if refusal.code == crate::wire::v1::RefusalCode::Closing {
+                if refusal.code == RefusalCode::Closing {
                     return;
                 }
                 self.counters.count_refused(&refusal.code.to_string());
@@ -179,6 +202,10 @@ impl Shared {
             End::Refused(refusal) => {
                 connection.close(DONE, b"");
                 self.counters.count_refused_by_other(&refusal.code.to_string());
+                if refusal.code == RefusalCode::Closing {
+                    self.say_stopped(way, name, refusal, address);
+                    return;
+                }
                 let what = match way {
                     Way::Peer => "refused by a peer",
                     Way::Client => "refused by a client",
@@ -192,7 +219,8 @@ impl Shared {
             End::Lost(error) => {
                 if self.may_say("lost", name) {
                     let (way, error) = (way.word(), stream::describe(error));
-                    tracing::info!(node = %self.node, way, name, %address, error, "a connection is over");
+                    let node = &self.config.name;
+                    tracing::info!(node, way, name, %address, error, "a connection is over");
                 }
             }
             End::Stopped => connection.close(DONE, b""),

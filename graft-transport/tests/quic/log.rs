@@ -12,7 +12,7 @@ use tracing::{
     subscriber::DefaultGuard,
 };
 
-/// The warnings of this thread since it was made. One for each test, whose runtime has no other thread.
+/// What was told or warned of on this thread since it was made. One for each test, whose runtime has no other thread.
 pub(crate) struct Log {
     lines: Arc<Mutex<Vec<String>>>,
     _guard: DefaultGuard,
@@ -21,7 +21,7 @@ pub(crate) struct Log {
 impl Log {
     pub(crate) fn begin() -> Self {
         let lines = Arc::<Mutex<Vec<String>>>::default();
-        let guard = tracing::subscriber::set_default(Warnings(Arc::clone(&lines)));
+        let guard = tracing::subscriber::set_default(Keep(Arc::clone(&lines)));
         Self { lines, _guard: guard }
     }
 
@@ -33,11 +33,11 @@ impl Log {
     }
 }
 
-struct Warnings(Arc<Mutex<Vec<String>>>);
+struct Keep(Arc<Mutex<Vec<String>>>);
 
-impl Subscriber for Warnings {
+impl Subscriber for Keep {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= Level::WARN
+        *metadata.level() <= Level::INFO && metadata.target().starts_with("graft")
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
@@ -49,7 +49,7 @@ impl Subscriber for Warnings {
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let mut line = Line(String::new());
+        let mut line = Line(format!("{} ", event.metadata().level()));
         event.record(&mut line);
         self.0.lock().unwrap().push(line.0);
     }
@@ -59,7 +59,7 @@ impl Subscriber for Warnings {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// The fields of an event, as `name=value`.
+/// The level of an event, and its fields as `name=value`.
 struct Line(String);
 
 impl Visit for Line {

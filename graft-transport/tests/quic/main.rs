@@ -6,6 +6,7 @@
 
 mod agreement;
 mod authority;
+mod calls;
 mod certificates;
 mod common;
 mod conformance;
@@ -15,6 +16,7 @@ mod identity;
 mod intake;
 mod limits;
 mod log;
+mod logged;
 mod members;
 #[cfg(target_os = "linux")]
 mod memory;

@@ -173,6 +173,7 @@ impl Network for Quic {
             .map_err(|error| NetworkError::with_source("there is no tokio runtime here", error))?;
         let config = self.config(&local);
         let network = self.bind(&config, &local.runtime)?;
+        let name = config.name;
         let link = LinkConfig {
             machine: config.machine,
             format: config.format,
@@ -185,7 +186,7 @@ impl Network for Quic {
         let addresses = Arc::new(Mutex::new(BTreeSet::from([own.to_string()])));
         let (tls, runtime) = (self.tls, local.runtime);
         let way = Way { tokio, tls, config: link, runtime, addresses };
-        Ok(Arc::new(QuicPort { network, own, way }))
+        Ok(Arc::new(QuicPort { network, name, own, way }))
     }
 }
 
@@ -201,6 +202,8 @@ impl fmt::Debug for Quic {
 /// A server's place on the network.
 struct QuicPort {
     network: graft_transport::quic::Network,
+    /// What the server is called.
+    name: String,
     /// Where the server finds itself, whatever address others know it by.
     own: SocketAddr,
     /// For clients in this process.
@@ -252,7 +255,7 @@ impl Port for QuicPort {
     async fn close(&self) {
         if !self.network.shutdown(FAREWELL).await {
             tracing::warn!(
-                node = %self.network.node(), waited = ?FAREWELL,
+                node = %self.name, waited = ?FAREWELL,
                 "left the network before everybody had heard the farewell"
             );
         }

@@ -114,23 +114,42 @@ async fn a_second_process_of_the_same_name_is_refused_and_the_first_goes_on() {
 }
 
 #[tokio::test]
+async fn a_second_process_of_a_name_that_others_call_is_refused_although_nobody_calls_it() {
+    let mut cluster = busy().await;
+    let (victim, place) = (2, Place::here());
+    // All others call the first one; the second must call them to be heard.
+    let text = Process::start(&impostor(&cluster, victim, &place), &[]).refused().await;
+    check_words(
+        &text,
+        &["`server3` does not take part", "is founded already, and not with this store"],
+    );
+    cluster.logged_by_any(&["WARN", "server=\"server3\"", FOREIGN]).await;
+    cluster.logged_by_any(&["WARN", "a peer is there twice", "server3"]).await;
+    goes_on_with(&mut cluster, victim).await;
+}
+
+#[tokio::test]
 async fn two_processes_of_one_name_are_noticed_before_a_cluster_is_founded() {
-    let mut cluster = Cluster::new(3);
-    let place = Place::here();
-    let (witness, victim) = (1, 0);
-    cluster.launch(witness);
-    cluster.launch(victim);
-    let knows = |said: &Said| said.waiting.as_deref() == Some("waiting to hear of server3");
-    cluster.process(witness).until("acquainted with the first", knows).await;
-    let second = Process::start(&impostor(&cluster, victim, &place), &[]);
-    // Who has heard of both cannot know which is right.
-    let text = cluster.process(witness).refused().await;
-    check_words(&text, &["server1 was noted with birth", "two processes run under its name"]);
-    drop(second);
-    // Once there is one, all is well.
-    cluster.kill(witness);
-    cluster.start_all().await;
-    write(&cluster, 1).await;
+    for (victim, absent) in [(0, "server3"), (2, "server1")] {
+        let mut cluster = Cluster::new(3);
+        let place = Place::here();
+        let witness = 1;
+        cluster.launch(witness);
+        cluster.launch(victim);
+        let missing = format!("waiting to hear of {absent}");
+        let knows = |said: &Said| said.waiting.as_deref() == Some(&missing);
+        cluster.process(witness).until("acquainted with the first", knows).await;
+        let second = Process::start(&impostor(&cluster, victim, &place), &[]);
+        // Who has heard of both cannot know which is right.
+        let text = cluster.process(witness).refused().await;
+        let noted = format!("{} was noted with birth", cluster.name(victim));
+        check_words(&text, &[&noted, "two processes run under its name"]);
+        drop(second);
+        // Once there is one, all is well.
+        cluster.kill(witness);
+        cluster.start_all().await;
+        write(&cluster, 1).await;
+    }
 }
 
 // -- Clusters --------------------------------------------------------------------------------------
