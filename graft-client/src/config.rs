@@ -30,6 +30,9 @@ pub struct ClientConfig {
     /// How many requests may wait for their turn; above it they end as
     /// [`Overloaded`](crate::RequestError::Overloaded). Default 65,536: they only take memory.
     pub max_waiting: usize,
+    #[cfg(feature = "mutants")]
+    /// A known bug to switch on, for proving that tests catch it.
+    pub mutant: Option<graft_core::raft::Mutant>,
 }
 
 impl Default for ClientConfig {
@@ -43,6 +46,8 @@ impl Default for ClientConfig {
             session_ttl: Duration::from_secs(600),
             max_sessions: 100_000,
             max_waiting: 65_536,
+            #[cfg(feature = "mutants")]
+            mutant: None,
         }
     }
 }

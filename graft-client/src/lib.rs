@@ -83,6 +83,7 @@ mod client;
 mod config;
 mod driver;
 mod error;
+mod mutants;
 mod places;
 mod replies;
 mod request;

@@ -5,6 +5,7 @@ use graft_core::{LeaderHint, NodeId, RejectReason, Replies, Reply};
 
 use crate::{
     error::RequestError,
+    mutants::Bug,
     shared::Shared,
     slots::{Phase, Refusal, RequestId, Role, Target},
     state::{After, MAX_HOPS, State},
@@ -144,6 +145,13 @@ impl State {
         self.confirm_leader(from, after);
         let id = self.slots.at_mut(slot).session;
         self.session_expired(id, after);
+        let entry = self.slots.at_mut(slot);
+        let sent = entry.role == Role::User && matches!(entry.phase, Phase::Sent);
+        if sent && self.switch.is(Bug::ExpiredCommandSentAgain) {
+            entry.handed = 0;
+            self.make_ready(slot, Target::Seek, after);
+            return;
+        }
         self.finish(slot, Err(RequestError::SessionExpired), after);
     }
 

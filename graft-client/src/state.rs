@@ -12,6 +12,7 @@ use crate::{
     client::Stats,
     config::ClientConfig,
     error::{Outcome, RequestError},
+    mutants::{Bug, Switch},
     session::Session,
     shared::{duration, nanos},
     slots::{
@@ -68,6 +69,7 @@ pub(crate) struct State {
     pub(crate) driver: Option<Waker>,
     pub(crate) stats: Stats,
     pub(crate) limits: Limits,
+    pub(crate) switch: Switch,
     spare: Spare,
 }
 
@@ -181,6 +183,7 @@ impl State {
             driver: None,
             stats: Stats::default(),
             limits: Limits::new(config),
+            switch: Switch::of(config),
             spare: Spare::default(),
         }
     }
@@ -391,7 +394,12 @@ impl State {
     pub(crate) fn time_out(&mut self, slot: u32, now: u64, after: &mut After) {
         let opener_refusal = self.opener_refusal;
         let entry = self.slots.at_mut(slot);
-        let error = deadline_error(entry, opener_refusal, now);
+        let mut error = deadline_error(entry, opener_refusal, now);
+        if self.switch.is(Bug::TimeoutCalledNotApplied)
+            && let RequestError::Timeout { outcome, .. } = &mut error
+        {
+            *outcome = Outcome::NotApplied;
+        }
         if entry.role == Role::User {
             self.stats.timeouts += 1;
         }

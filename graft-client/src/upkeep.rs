@@ -8,16 +8,17 @@ use graft_core::{
     ClientRequest, EntryKind, NodeId, SessionId,
     session::{
         COMMAND_HEADER, CommandHeader, Payload, SessionSettings, encode_close, encode_keep_alive,
-        write_command_header,
+        encode_plain, write_command_header,
     },
 };
 
 use crate::{
     config::ClientConfig,
     error::RequestError,
+    mutants::Bug,
     session::{Position, Session},
     shared::{duration, nanos},
-    slots::{MAX_ATTEMPT, NEVER, NewRequest, Phase, RequestId, Role, Target, Ticket},
+    slots::{MAX_ATTEMPT, NEVER, NewRequest, Phase, RequestId, Role, Slot, Target, Ticket},
     state::{After, GRANULARITY, Life, MAX_HOPS, State},
 };
 
@@ -128,6 +129,9 @@ impl State {
         if entry.attempt > 0 {
             self.stats.retries += 1;
         }
+        if entry.handed > 0 && self.switch.is(Bug::RetryWithoutSession) {
+            leave_session(entry);
+        }
         if let Some(session) = &self.session
             && entry.floor_is_old
             && entry.session == session.id()
@@ -236,6 +240,19 @@ pub(crate) fn rehome(
     );
     let payload = with_position(&slot.payload, position);
     state.send_granted(ticket, position, payload, now, after)
+}
+
+/// What a known bug does: the command goes on without its session.
+fn leave_session(slot: &mut Slot) {
+    if slot.kind != EntryKind::SessionCommand {
+        return;
+    }
+    let version = match Payload::parse(EntryKind::SessionCommand, &slot.payload) {
+        Ok(Payload::SessionCommand { header, .. }) => header.version,
+        _ => 0,
+    };
+    slot.kind = EntryKind::Plain;
+    slot.payload = encode_plain(version, &slot.payload[COMMAND_HEADER..]);
 }
 
 /// A copy of a command's payload at another place. The body keeps its alignment of 16.

@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{
     ApplyMode, Checkpoint, Entries, Envelope, Index, Reply, ReplyEnvelope, Runtime, StateMachine,
-    Token, Transport, raft,
+    Token, Transport,
+    raft::{self, Mutant, Switch},
     session::{Applier, ApplyError},
 };
 
@@ -50,6 +51,7 @@ pub(super) struct Works {
     pub(super) pace: Pace,
     /// Replies that have not left yet, between two of which nothing else happens.
     pub(super) replies: Vec<ReplyEnvelope>,
+    pub(super) switch: Switch,
 }
 
 /// Entries that are being applied, and who waits for them.
@@ -286,9 +288,13 @@ impl Works {
         'slices: for entries in batch.entries.slices() {
             for entry in entries {
                 reached = entry.log_id.index;
+                if self.switch.is(Mutant::ExpiryByOwnClock) {
+                    self.applier.age(self.runtime.now());
+                }
                 let outcome = self.applier.apply(entry, &mut *self.machine)?;
+                let by_position = self.switch.is(Mutant::AnswersByPosition);
                 match (batch.waiting.get(batch.answered), outcome) {
-                    (Some((index, token)), Some(outcome)) if *index == reached => {
+                    (Some((index, token)), Some(outcome)) if *index == reached || by_position => {
                         batch.answered += 1;
                         self.replies.push(reply_to(*token, outcome.into()));
                         if self.replies.len() >= together {

@@ -12,7 +12,7 @@ use std::{
 use super::StopReason;
 use crate::{
     Entries, Loaded, LogStore, StoreError, Write,
-    raft::{Load, LoadId, WriteBatch, WriteId},
+    raft::{Load, LoadId, Mutant, Switch, WriteBatch, WriteId},
 };
 
 type Stored<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -22,11 +22,12 @@ pub(super) struct Lanes<'a> {
     store: &'a dyn LogStore,
     write: Option<(WriteId, Stored<'a, Vec<Write>>)>,
     loads: Vec<(LoadId, Stored<'a, Loaded>)>,
+    switch: Switch,
 }
 
 impl<'a> Lanes<'a> {
-    pub(super) const fn new(store: &'a dyn LogStore) -> Self {
-        Self { store, write: None, loads: Vec::new() }
+    pub(super) const fn new(store: &'a dyn LogStore, switch: Switch) -> Self {
+        Self { store, write: None, loads: Vec::new(), switch }
     }
 
     /// Begins a write. [`poll_write`](Self::poll_write) must follow in the same turn.
@@ -51,6 +52,10 @@ impl<'a> Lanes<'a> {
         match write.as_mut().poll(context) {
             Poll::Pending => Ok(None),
             Poll::Ready(Ok(_)) => {
+                self.write = None;
+                Ok(Some(id))
+            }
+            Poll::Ready(Err(_)) if self.switch.is(Mutant::StoreErrorIgnored) => {
                 self.write = None;
                 Ok(Some(id))
             }

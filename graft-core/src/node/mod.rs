@@ -100,14 +100,16 @@ impl Node {
     pub async fn run(self) -> StopReason {
         let Self { parts, raft, inbox, desk, events } = self;
         let NodeParts { config, store, transport, machine, runtime, observer } = parts;
+        let switch = raft::Switch::of(&config.raft);
         let admission = Admission::new(machine.check(), &config);
         let works = Works {
             machine,
-            applier: Applier::new(),
+            applier: Applier::with_switch(switch, raft.status().commit_index),
             transport: Arc::clone(&transport),
             runtime: Arc::clone(&runtime),
             pace: Pace::new(config.heartbeat()),
             replies: Vec::new(),
+            switch,
         };
         let mut driver = Driver {
             raft,
@@ -117,7 +119,7 @@ impl Node {
             inbox,
             apply: ApplyLane::new(works, Arc::clone(&desk.0)),
             desk,
-            lanes: Lanes::new(&*store),
+            lanes: Lanes::new(&*store, switch),
             admission,
             events,
             clock: Clock::default(),

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Apply, Load, LoadId, Raft, Role, Token};
+use super::{Apply, Load, LoadId, Mutant, Raft, Role, Token};
 use crate::{Entries, Index, NodeId, Term};
 
 /// What a load was wanted for.
@@ -18,7 +18,11 @@ impl Raft {
         if self.apply_issued > self.applied {
             return None;
         }
-        let upto = self.commit_index.min(self.durability.durable);
+        let upto = if self.is_mutant(Mutant::ReplyBeforeFlush) {
+            self.commit_index
+        } else {
+            self.commit_index.min(self.durability.durable)
+        };
         let entries = match self.ready_apply.take() {
             Some(loaded) => loaded,
             None if upto > self.apply_issued => {
@@ -39,11 +43,16 @@ impl Raft {
 
     /// Those who wait on this server for entries up to `index`.
     fn take_waiting(&mut self, index: Index) -> Vec<(Index, Token)> {
-        let Role::Leader(leader) = &mut self.role else {
-            return Vec::new();
+        let mut waiting = if self.is_mutant(Mutant::ProposalAnsweredByIndex) {
+            self.take_orphans(index)
+        } else {
+            Vec::new()
         };
-        let count = leader.open.partition_point(|(waiting, _)| *waiting <= index);
-        leader.open.drain(..count).collect()
+        if let Role::Leader(leader) = &mut self.role {
+            let count = leader.open.partition_point(|(waiting, _)| *waiting <= index);
+            waiting.extend(leader.open.drain(..count));
+        }
+        waiting
     }
 
     pub(super) fn on_applied(&mut self, index: Index, checkpoints: &[crate::Checkpoint]) {

@@ -76,6 +76,10 @@ impl Raft {
     pub(super) fn become_follower(&mut self, term: Term, leader: Option<NodeId>) {
         assert!(term > self.hard_state.term, "terms only rise");
         self.hard_state.term = term;
+        if self.is_leader() && self.is_mutant(Mutant::LeaderOutlivesItsTerm) {
+            self.hard_state.voted_for = Some(self.config.node);
+            return;
+        }
         self.hard_state.voted_for = None;
         self.debts.vote = None;
         self.become_follower_in_term(leader);
@@ -83,6 +87,9 @@ impl Raft {
 
     /// Becomes a follower in the current term. Whoever waits here for a proposal is told.
     pub(super) fn become_follower_in_term(&mut self, leader: Option<NodeId>) {
+        if self.is_mutant(Mutant::VoteForgottenInTerm) {
+            self.hard_state.voted_for = None;
+        }
         // Only a leader, and a vote given, put off the own campaign (Raft, Figure 2). Were it put off by
         // every higher term, a candidate that can only lose could keep back one that can win.
         let running = match &self.role {
@@ -104,6 +111,13 @@ impl Raft {
         }
         let old = std::mem::replace(&mut self.role, Role::Follower(follower));
         if let Role::Leader(deposed) = old {
+            if self.is_mutant(Mutant::LostResponder) {
+                return;
+            }
+            if self.is_mutant(Mutant::ProposalAnsweredByIndex) {
+                self.keep_orphans(deposed.open);
+                return;
+            }
             let refusal = Refusal::LeadershipLost { leader };
             let lost = deposed.open.into_iter();
             self.answers.extend(lost.map(|(_, token)| Answer { token, refusal }));
@@ -135,6 +149,8 @@ impl Raft {
     /// Counts an answer to the campaign under way, and ends it where it decides.
     pub(super) fn count_vote(&mut self, from: NodeId, granted: bool) {
         let counts_twice = self.is_mutant(Mutant::VoteCountedTwice);
+        let granted = granted || self.is_mutant(Mutant::RefusalCountedAsVote);
+        let half_is_enough = self.is_mutant(Mutant::HalfIsAQuorum);
         let membership = std::sync::Arc::clone(self.membership());
         let (Role::PreCandidate(candidate) | Role::Candidate(candidate)) = &mut self.role else {
             return;
@@ -143,7 +159,10 @@ impl Raft {
         candidate.votes.entry(from).or_insert(granted);
         candidate.grants += usize::from(granted);
         let majority = membership.voters.len() / 2 + 1;
-        let result = if counts_twice && candidate.grants >= majority {
+        let half = || candidate.votes.values().filter(|yes| **yes).count() * 2;
+        let result = if counts_twice && candidate.grants >= majority
+            || half_is_enough && half() >= membership.voters.len()
+        {
             VoteResult::Won
         } else {
             let vote = |node| candidate.votes.get(&node).copied();
@@ -183,7 +202,9 @@ impl Raft {
             clock: (self.log.last_time(), self.now),
         }));
         let wall_clock = bytes::Bytes::copy_from_slice(&self.unix_millis.to_le_bytes());
-        self.append_own(vec![(EntryKind::Blank, wall_clock)]);
+        if !self.is_mutant(Mutant::NoBlankAtElection) {
+            self.append_own(vec![(EntryKind::Blank, wall_clock)]);
+        }
         self.on_leader_time();
     }
 
@@ -239,6 +260,9 @@ impl Raft {
     }
 
     fn is_up_to_date(&self, request: VoteRequest) -> bool {
+        if self.is_mutant(Mutant::VoteForTheLongerLog) {
+            return request.last.index >= self.log.last().index;
+        }
         request.last >= self.log.last() || self.is_mutant(Mutant::VoteWithoutLogCheck)
     }
 

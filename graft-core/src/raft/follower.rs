@@ -34,6 +34,7 @@ impl Raft {
         }
         match self.log.term_at(append.prev.index) {
             Some(term) if term == append.prev.term => {}
+            Some(_) if self.is_mutant(Mutant::AppendWithoutPrevTerm) => {}
             // Compacted means committed, and what is committed matches every leader's log.
             None if append.prev.index < self.log.compacted().index => {}
             _ if append.prev.index <= self.commit_index => {
@@ -85,6 +86,10 @@ impl Raft {
                 log_id.index > compacted && self.log.term_at(log_id.index) != Some(log_id.term)
             });
             let Some(conflict) = fresh.map(|entry| entry.log_id.index) else {
+                let end = entries.last_log_id().map_or(last, |log_id| log_id.index);
+                if end < last && self.is_mutant(Mutant::TruncationByOldAppend) {
+                    self.truncate_from(end.next());
+                }
                 return true;
             };
             if conflict <= self.commit_index {
@@ -126,7 +131,12 @@ impl Raft {
         follower.round = follower.round.max(heartbeat.round);
         let owed = follower.heartbeat_owed.unwrap_or(0);
         follower.heartbeat_owed = Some(owed.max(heartbeat.round));
-        let commit = heartbeat.commit.min(follower.matched);
+        let matched = follower.matched;
+        let commit = if self.is_mutant(Mutant::HeartbeatCommitsUnmatched) {
+            heartbeat.commit
+        } else {
+            heartbeat.commit.min(matched)
+        };
         self.commit_to(commit);
         if let Some(checkpoint) = heartbeat.checksum {
             self.on_leader_checkpoint(checkpoint);

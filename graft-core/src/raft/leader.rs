@@ -30,6 +30,7 @@ impl Raft {
         let mut index = self.log.last().index;
         let time = self.log_time();
         let term = self.hard_state.term;
+        let unbounded = self.is_mutant(Mutant::UncommittedUnbounded);
         let mut entries = Vec::with_capacity(proposals.len());
         let Role::Leader(leader) = &mut self.role else {
             return;
@@ -37,11 +38,11 @@ impl Raft {
         for Proposal { token, kind, payload } in proposals {
             assert!(kind.is_clients(), "blank and membership entries are the leader's own");
             let size = payload.len() + Entry::OVERHEAD;
-            if size > room {
+            if size > room && !unbounded {
                 self.answers.push(Answer { token, refusal: Refusal::Overloaded });
                 continue;
             }
-            room -= size;
+            room = room.saturating_sub(size);
             index = index.next();
             leader.open.push_back((index, token));
             entries.push(Entry { log_id: LogId { term, index }, time, kind, payload });
@@ -55,6 +56,9 @@ impl Raft {
         let Role::Leader(leader) = &self.role else {
             return self.log.last_time();
         };
+        if self.is_mutant(Mutant::LogTimeOfOwnClock) {
+            return LogTime(u64::try_from(self.now.as_millis()).unwrap_or(u64::MAX));
+        }
         let (base, at) = leader.clock;
         let since = u64::try_from(self.now.saturating_sub(at).as_millis()).unwrap_or(u64::MAX);
         LogTime(base.0.saturating_add(since)).max(self.log.last_time())
@@ -75,10 +79,12 @@ impl Raft {
     /// The leader's timers: check-quorum, transfer, heartbeats.
     pub(super) fn on_leader_time(&mut self) {
         self.check_transfer();
-        if self.config.check_quorum && !self.has_quorum_contact() {
+        let checks = self.config.check_quorum && !self.is_mutant(Mutant::CheckQuorumOff);
+        if checks && !self.has_quorum_contact() {
             self.become_follower_in_term(None);
             return;
         }
+        let unmatched = self.is_mutant(Mutant::HeartbeatCommitsUnmatched);
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
@@ -96,7 +102,7 @@ impl Raft {
                 Heartbeat {
                     term,
                     // Never more than the peer is known to have: a heartbeat may overtake an append.
-                    commit: commit.min(progress.match_index),
+                    commit: if unmatched { commit } else { commit.min(progress.match_index) },
                     round,
                     checksum: self.checkpoints.latest_at_most(progress.applied),
                 },
@@ -128,7 +134,11 @@ impl Raft {
         if progress.next_index >= end && !probing {
             return;
         }
-        let (window_entries, window_bytes) = (self.config.window_entries, self.config.window_bytes);
+        let (mut window_entries, mut window_bytes) =
+            (self.config.window_entries, self.config.window_bytes);
+        if self.is_mutant(Mutant::WindowIgnored) {
+            (window_entries, window_bytes) = (usize::MAX, usize::MAX);
+        }
         let Some((entries, bytes)) = progress.allowance(window_entries, window_bytes) else {
             return;
         };
@@ -205,6 +215,7 @@ impl Raft {
             AppendOutcome::Conflict { index, term, .. } => self.log.last_at_most(index, term).index,
             _ => Index(0),
         };
+        let believes_all = self.is_mutant(Mutant::StaleRejection);
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
@@ -217,6 +228,9 @@ impl Raft {
             AppendOutcome::Matched(matched) if matched > last => self.counters.malformed += 1,
             AppendOutcome::Matched(matched) => {
                 progress.on_matched(matched);
+            }
+            AppendOutcome::Conflict { rejected, .. } if believes_all => {
+                progress.believe_conflict(rejected, hint);
             }
             AppendOutcome::Conflict { rejected, .. } => progress.on_conflict(rejected, hint),
             AppendOutcome::StaleTerm => {}
@@ -258,10 +272,20 @@ impl Raft {
             }
         };
         let membership = self.membership();
-        let index = quorum::committed_index(&membership.voters, &membership.outgoing, matched);
+        let mut index = quorum::committed_index(&membership.voters, &membership.outgoing, matched);
+        if self.is_mutant(Mutant::HalfIsAQuorum) {
+            index = index.max(held_by_half(membership.voters.iter().copied().map(matched)));
+        }
         let own_term = index >= leader.term_start || self.is_mutant(Mutant::CommitOldTerm);
         if index > self.commit_index && own_term {
             self.commit_to(index);
         }
     }
+}
+
+/// What half of the servers hold: what a known bug takes for a quorum's.
+fn held_by_half(matched: impl Iterator<Item = Index>) -> Index {
+    let mut held: Vec<Index> = matched.collect();
+    held.sort_unstable();
+    held.get(held.len() / 2).copied().unwrap_or_default()
 }

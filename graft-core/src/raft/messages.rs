@@ -1,6 +1,6 @@
 //! Messages in and out: what a peer sends is input, and is checked before anything believes it.
 
-use super::{Raft, Role, durability::RefusalOf};
+use super::{Mutant, Raft, Role, durability::RefusalOf};
 use crate::{
     AppendEntries, AppendOutcome, Heartbeat, Index, LogId, Message, NodeId, PeerEnvelope, Term,
 };
@@ -89,6 +89,13 @@ impl Raft {
     fn take_term(&mut self, from: NodeId, message: &Message) -> bool {
         let (term, current) = (message.term(), self.hard_state.term);
         if term < current {
+            let answers = matches!(
+                message,
+                Message::AppendEntriesResponse(_) | Message::HeartbeatResponse(_)
+            );
+            if answers && self.is_mutant(Mutant::StaleTermAcknowledged) {
+                return true;
+            }
             self.on_lower_term(from, message);
             return false;
         }
@@ -97,7 +104,7 @@ impl Raft {
         }
         match message {
             // A pre-vote changes no state, whatever term it speaks of.
-            Message::PreVote(_) => true,
+            Message::PreVote(_) if !self.is_mutant(Mutant::PreVoteRaisesTerm) => true,
             Message::PreVoteResponse(response) if response.granted => true,
             // Disturbing a leader that works takes a transfer (thesis §4.2.3).
             Message::RequestVote(request) if !request.transfer && self.has_leader() => false,

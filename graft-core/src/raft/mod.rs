@@ -114,7 +114,8 @@ pub use messages::Counters;
 #[cfg(any(test, feature = "mutants"))]
 pub use mutants::Mutant;
 #[cfg(not(any(test, feature = "mutants")))]
-use mutants::Mutant;
+pub(crate) use mutants::Mutant;
+pub(crate) use mutants::Switch;
 pub use status::{PeerStatus, RoleName, Status, Vitals};
 
 use crate::{Entries, HardState, Index, LogId, Membership, NodeId, PeerEnvelope, Recovered, Term};
@@ -167,6 +168,9 @@ pub struct Raft {
     fatal: Option<Fatal>,
     counters: Counters,
     foreign_birth: Option<ForeignBirth>,
+    /// Who waited for what when this server was deposed: where a known bug keeps them.
+    #[cfg(any(test, feature = "mutants"))]
+    orphans: std::collections::VecDeque<(Index, Token)>,
     /// Whether anything happened since the last drain that gave nothing.
     stirred: bool,
 }
@@ -188,15 +192,21 @@ impl Raft {
         let last = log.last().index;
         // The hint cannot be past the log: it is written no earlier than what it speaks of.
         let commit_index = durable.hard_state.commit.min(last).max(log.compacted().index);
+        let mutant = Switch::of(&config);
+        let commit_index =
+            if mutant.is(Mutant::RecoveredLogIsCommitted) { last } else { commit_index };
+        let mut hard_state = durable.hard_state;
+        hard_state.voted_for =
+            hard_state.voted_for.filter(|_| !mutant.is(Mutant::VoteForgottenByRestart));
         let applied = durable.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.last.index);
         let mut raft = Self {
             rng: fastrand::Rng::with_seed(config.seed),
             now: config.start,
             tick: config.tick_at(config.start),
             unix_millis: 0,
-            hard_state: durable.hard_state,
+            hard_state,
             memberships: Memberships::recover(&durable),
-            durability: Durability::recovered(durable.hard_state, last),
+            durability: Durability::recovered(hard_state, last),
             stalled: false,
             commit_index: commit_index.max(applied),
             apply_issued: applied,
@@ -213,6 +223,8 @@ impl Raft {
             fatal: None,
             counters: Counters::default(),
             foreign_birth: None,
+            #[cfg(any(test, feature = "mutants"))]
+            orphans: std::collections::VecDeque::new(),
             stirred: true,
             identity: durable.identity,
             log,

@@ -131,6 +131,12 @@ impl Progress {
         }
     }
 
+    /// What a known bug did: it takes every rejection for news.
+    pub(super) fn believe_conflict(&mut self, rejected: Index, hint: Index) {
+        self.probe_from(self.next_index);
+        self.next_index = hint.next().min(rejected).max(Index(1));
+    }
+
     /// Goes back to one message at a time from `next`.
     pub(super) fn probe_from(&mut self, next: Index) {
         self.state = ProgressState::Probe { sent: None };

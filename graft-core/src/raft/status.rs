@@ -181,6 +181,12 @@ impl Raft {
         }
     }
 
+    /// What was dropped at the door.
+    #[must_use]
+    pub const fn counters(&self) -> Counters {
+        self.counters
+    }
+
     /// What this server is.
     #[must_use]
     pub const fn role_name(&self) -> RoleName {

@@ -1,6 +1,6 @@
 //! Handing leadership over (thesis §3.10), by order or because the own disk has stopped.
 
-use super::{Answer, Raft, Refusal, Role, Token, role::Transfer};
+use super::{Answer, Mutant, Raft, Refusal, Role, Token, role::Transfer};
 use crate::{Message, NodeId};
 
 impl Raft {
@@ -28,6 +28,7 @@ impl Raft {
     /// Tells the target to campaign once it has everything, and gives up after one election timeout.
     pub(super) fn check_transfer(&mut self) {
         let (tick, term, last) = (self.tick, self.hard_state.term, self.log.last().index);
+        let hasty = self.is_mutant(Mutant::TransferToLaggingTarget);
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
@@ -40,7 +41,7 @@ impl Raft {
         }
         let caught_up =
             leader.progress(transfer.to).is_some_and(|progress| progress.match_index == last);
-        if caught_up && !transfer.told {
+        if (caught_up || hasty) && !transfer.told {
             leader.transfer = Some(Transfer { told: true, ..transfer });
             self.send(transfer.to, Message::TimeoutNow { term });
         }

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     Checkpoint, Command, Entry, EntryKind, Index, LogId, LogTime, StateMachine, Undecodable,
+    raft::{Mutant, Switch},
 };
 
 /// Applies the log to a machine, each command under a session once at most.
@@ -33,6 +34,9 @@ pub struct Applier {
     pub(super) checksum: Checksum,
     pub(super) clock: WallClock,
     pub(super) sessions: SessionTable,
+    pub(super) switch: Switch,
+    /// Entries up to here had been applied before this server was started: a known bug is about them.
+    pub(super) replayed: Index,
 }
 
 /// Why a committed entry cannot be applied. The server must stop: skipping the entry would let it
@@ -66,6 +70,20 @@ impl Applier {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The state before the first entry, with a known bug if one is switched on. `replayed` is how much of
+    /// the log was applied in a former life.
+    #[cfg(feature = "node")]
+    pub(crate) fn with_switch(switch: Switch, replayed: Index) -> Self {
+        Self { switch, replayed, ..Self::default() }
+    }
+
+    /// What a known bug does: ages sessions by the clock of a server.
+    #[cfg(feature = "node")]
+    pub(crate) fn age(&mut self, now: std::time::Duration) {
+        let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        self.sessions.advance(LogTime(millis));
     }
 
     #[cfg(test)]
@@ -139,8 +157,12 @@ impl Applier {
         // The outcome is looked at where it lies: moving it would cost a third of a plain command.
         let ended = run_caught(&command, machine);
         if let Ok(Some(outcome)) = &ended {
-            if let Some(ticket) = ticket {
+            if let Some(ticket) = ticket.filter(|_| !self.forgets(index, outcome)) {
+                let latest = self.switch.is(Mutant::OnlyLatestReplyKept);
                 self.sessions.keep(ticket, outcome);
+                if latest {
+                    self.sessions.keep_latest_alone();
+                }
             }
             self.checksum.add(index, outcome);
         }
@@ -180,6 +202,14 @@ impl Applier {
     #[must_use]
     pub const fn sessions(&self) -> &SessionTable {
         &self.sessions
+    }
+
+    /// Whether a known bug does not remember how the command at `index` ended.
+    #[inline]
+    fn forgets(&self, index: Index, outcome: &Outcome) -> bool {
+        let panicked = matches!(outcome, Outcome::Panicked(_));
+        self.switch.is(Mutant::ReapplyAfterRestart) && index <= self.replayed
+            || self.switch.is(Mutant::PanicForgotten) && panicked
     }
 
     /// Applies an entry that is no command: it concerns the sessions or the clock, or neither.

@@ -151,6 +151,13 @@ impl Replies {
         }
     }
 
+    /// What a known bug did.
+    pub(super) fn forget_all_but_last(&mut self) {
+        if let Some(last) = self.kept.back().map(|kept| kept.sequence) {
+            self.forget_below(last);
+        }
+    }
+
     fn position(&self, sequence: u64) -> usize {
         self.kept.partition_point(|kept| kept.sequence < sequence)
     }

@@ -120,7 +120,7 @@ impl Applier {
             sessions.insert(session);
         }
         reader.check(reader.at == bytes.len(), "trailing bytes")?;
-        Ok(Self { last, checksum, clock, sessions })
+        Ok(Self { last, checksum, clock, sessions, ..Self::default() })
     }
 }
 

@@ -16,7 +16,7 @@ struct Kept {
     story: &'static str,
 }
 
-const KEPT: [Kept; 10] = [
+const KEPT: [Kept; 28] = [
     Kept {
         mutant: Mutant::VoteBeforeDurable,
         seed: 271,
@@ -83,6 +83,117 @@ const KEPT: [Kept; 10] = [
         story: "n2 and n1 have committed entry 2, of which n3 has nothing. n1 crashes, n3 \
             campaigns, n2 votes for it, and n3 leads without the entry.",
     },
+    Kept {
+        mutant: Mutant::VoteForTheLongerLog,
+        seed: 171,
+        story: "The log of n2 ends with entry 6, of term 3, and that of n5 with entry 8, of \
+            term 2. n5 asks whether it would be elected, and n2 says yes.",
+    },
+    Kept {
+        mutant: Mutant::RefusalCountedAsVote,
+        seed: 635,
+        story: "n2 asks for votes in term 2. n4 votes for it; n7 campaigns itself and says no, \
+            and n2 leads with the two.",
+    },
+    Kept {
+        mutant: Mutant::VoteForgottenInTerm,
+        seed: 38,
+        story: "n3 has voted for itself in term 3. It goes back to following in the same term, \
+            and its vote is gone.",
+    },
+    Kept {
+        mutant: Mutant::VoteForgottenByRestart,
+        seed: 626,
+        story: "n3 campaigns in term 5 and has its vote for itself on disk. It crashes, and \
+            starts with the term and without the vote.",
+    },
+    Kept {
+        mutant: Mutant::LeaderOutlivesItsTerm,
+        seed: 310,
+        story: "n1 leads term 2 and n3, elected by n2, leads term 3. A heartbeat of n3 reaches \
+            n1, which takes term 3 and goes on leading: there are two.",
+    },
+    Kept {
+        mutant: Mutant::HalfIsAQuorum,
+        seed: 248,
+        story: "n3 leads four. Entry 3 is on its own disk and on that of n2, and it commits: \
+            two of four.",
+    },
+    Kept {
+        mutant: Mutant::ReplyBeforeFlush,
+        seed: 228,
+        story: "n1 leads five, and its own write of entry 3 is under way. n4, n5 and n3 \
+            acknowledge it; n1 commits and gives its machine the entry, which its disk \
+            does not hold.",
+    },
+    Kept {
+        mutant: Mutant::HeartbeatCommitsUnmatched,
+        seed: 50,
+        story: "n4 has committed entry 2 with n1 and n3. n2 has heard of nothing yet but the \
+            founding, and a heartbeat tells it that entry 2 is committed.",
+    },
+    Kept {
+        mutant: Mutant::TruncationByOldAppend,
+        seed: 480,
+        story: "n3 has sent entry 8 to n1 twice. Both came: after the first n1 got and \
+            committed entry 9, and the second cuts it off.",
+    },
+    Kept {
+        mutant: Mutant::AppendWithoutPrevTerm,
+        seed: 524,
+        story: "n1 holds nineteen entries of term 2. n2, leader of term 5, sends entry 4 \
+            behind its third, of term 3; n1 takes it behind its own third.",
+    },
+    Kept {
+        mutant: Mutant::StaleTermAcknowledged,
+        seed: 313,
+        story: "n1 led term 5, and n2 acknowledged entry 7 to it then. That arrives when n1 \
+            leads term 7 with a log of fewer entries.",
+    },
+    Kept {
+        mutant: Mutant::StaleRejection,
+        seed: 652,
+        story: "n3 refused an append of n1 behind entry 4, then took the entries and \
+            acknowledged them. The refusal comes last, and n1 goes back behind what \
+            matched.",
+    },
+    Kept {
+        mutant: Mutant::NoBlankAtElection,
+        seed: 30,
+        story: "n4 is elected in term 2 by n1, n3 and n2, and its log ends where it did \
+            before.",
+    },
+    Kept {
+        mutant: Mutant::RecoveredLogIsCommitted,
+        seed: 635,
+        story: "Five servers have only just been founded. Each takes the founding membership \
+            that its log holds to be committed, and its machine gets it before anybody \
+            leads.",
+    },
+    Kept {
+        mutant: Mutant::LogTimeOfOwnClock,
+        seed: 350,
+        story: "n3 is elected in term 3. Its clock is behind the one of the leader before, and \
+            so is the entry that opens the term.",
+    },
+    Kept {
+        mutant: Mutant::LostResponder,
+        seed: 173,
+        story: "n1 leads and has taken in four proposals. It is deposed before they are \
+            committed, and nobody who waits hears of it.",
+    },
+    Kept {
+        mutant: Mutant::WindowIgnored,
+        seed: 280,
+        story: "One entry may be on its way to a peer. n4 has sent entry 3 to n2 and hears \
+            that entry 2 matches: it sends entry 4 without waiting for 3.",
+    },
+    Kept {
+        mutant: Mutant::UncommittedUnbounded,
+        seed: 78,
+        story: "n1 may take in 100 bytes that are not committed. Two proposals of 110 come, \
+            and it takes both.",
+    },
 ];
 
 /// How a mutant was caught.
@@ -115,7 +226,7 @@ fn search(mutant: Mutant, first: u64) -> Option<Catch> {
 #[test]
 fn the_kept_seed_of_every_mutant_catches_it() {
     let kept = |mutant: Mutant| KEPT.iter().any(|kept| kept.mutant == mutant);
-    assert!(Mutant::ALL.into_iter().all(kept), "a mutant has no kept seed");
+    assert!(Mutant::OF_THE_MODEL.iter().copied().all(kept), "a mutant has no kept seed");
     let mut stale = String::new();
     for Kept { mutant, seed, story } in KEPT {
         let healthy = run(seed, None, Trace::default()).failure;
@@ -137,12 +248,15 @@ fn the_kept_seed_of_every_mutant_catches_it() {
 
 #[test]
 fn a_search_from_anywhere_catches_every_mutant() {
-    for mutant in Mutant::ALL {
+    let mut missed = Vec::new();
+    for mutant in Mutant::OF_THE_MODEL.iter().copied() {
         let started = Instant::now();
         let Some(Catch { seed, steps, why }) = search(mutant, 1_000_000) else {
-            panic!("{mutant:?} is not caught");
+            missed.push(mutant);
+            continue;
         };
         let took = started.elapsed();
         println!("{mutant:?}: seed {seed} after {steps} steps and {took:?}: {why}");
     }
+    assert!(missed.is_empty(), "not caught: {missed:?}");
 }

@@ -98,7 +98,7 @@ fn no_seed_breaks_a_promise_or_a_property_of_raft() {
         let name = std::env::var("GRAFT_MUTANT").ok();
         let named =
             |mutant: &Mutant| name.as_ref().is_some_and(|name| *name == format!("{mutant:?}"));
-        let run = run(seed, Mutant::ALL.into_iter().find(named), Trace::kept());
+        let run = run(seed, Mutant::ALL.iter().copied().find(named), Trace::kept());
         println!("{}", run.trace.last(usize::MAX));
         println!("seed {seed}: {} steps, {:?}", run.steps, run.failure);
         assert!(run.failure.is_none(), "seed {seed} fails");
