@@ -63,7 +63,12 @@ impl<W: Workload> World<W> {
         };
         let runtime = self.kernel.process(clock);
         let link = Arc::new(self.network.of_client(at, Arc::clone(&runtime)));
-        let config = self.swarm.client.clone();
+        #[cfg_attr(not(feature = "mutants"), expect(unused_mut, reason = "only mutants tune"))]
+        let mut config = self.swarm.client.clone();
+        #[cfg(feature = "mutants")]
+        {
+            config.mutant = self.mutant;
+        }
         let own = Arc::clone(&runtime) as Arc<dyn Runtime>;
         let client = match Client::new(link, own, config) {
             Ok(client) => client,
@@ -113,7 +118,7 @@ impl<W: Workload> World<W> {
 
     /// How long a request may take once everything has healed.
     pub(crate) fn patience(&self) -> Duration {
-        self.swarm.deadline + self.swarm.client.attempt_timeout * 4 + self.replay_time()
+        self.swarm.deadline + self.swarm.client.attempt_timeout * 4
     }
 
     /// One request by each client, which must succeed.

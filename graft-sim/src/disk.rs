@@ -130,11 +130,18 @@ impl Disk {
         store.faults().crash(Fate::Lost);
     }
 
-    /// Everything that was on it is gone.
-    pub(crate) fn wipe(&self) {
+    /// Everything that was on it is gone, unless somebody has kept a copy of whose it was.
+    pub(crate) fn wipe(&self, with_identity: bool) {
         self.crash();
         let mut state = self.shared.lock();
-        state.store = MemoryStore::new();
+        let before = std::mem::replace(&mut state.store, MemoryStore::new());
+        let identity = before.peek().ok().flatten().map(|found| found.identity);
+        if let Some(identity) = identity.filter(|_| with_identity) {
+            // A store in memory is done when it is asked.
+            let _ = pin!(state.store.create(&identity))
+                .as_mut()
+                .poll(&mut Context::from_waker(Waker::noop()));
+        }
         state.rotten = None;
         state.ambush = None;
         drop(state);

@@ -342,9 +342,22 @@ impl<W: Workload> World<W> {
         self.oracle.note(|| format!("s{at} loses its disk"));
         self.oracle.strike(FaultKind::WipedDisk);
         self.take_down(at);
-        host.disk.wipe();
+        host.disk.wipe(self.restores_identities());
         host.lock().wiped = true;
         self.boot(at);
+    }
+
+    /// Whether the operator gives a lost disk its old identity back, which is a known bug of operators.
+    #[cfg(feature = "mutants")]
+    fn restores_identities(&self) -> bool {
+        self.mutant == Some(graft_core::raft::Mutant::WipedDiskVotes)
+    }
+
+    /// Whether the operator gives a lost disk its old identity back. It never does.
+    #[cfg(not(feature = "mutants"))]
+    #[expect(clippy::unused_self, reason = "the same call must compile with mutants")]
+    const fn restores_identities(&self) -> bool {
+        false
     }
 
     /// Ends all that is wrong with host `at`, and sees that it runs.

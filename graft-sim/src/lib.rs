@@ -69,6 +69,10 @@
 //! | [`AppliedIsDurable`](Checker::AppliedIsDurable) | What is applied is on the server's own disk. |
 //! | [`LogTimeMonotonic`](Checker::LogTimeMonotonic) | The time in the log never goes back. |
 //! | [`WallClockMonotonic`](Checker::WallClockMonotonic) | The wall clock that machines are shown never goes back. |
+//! | [`PeersWellFormed`](Checker::PeersWellFormed) | No server finds what another says malformed, or meant for somebody else. |
+//! | [`TermsAreCampaigned`](Checker::TermsAreCampaigned) | A server takes on a term only once somebody campaigns in it. |
+//! | [`LeaderHasQuorum`](Checker::LeaderHasQuorum) | A leader that no quorum answers steps down within a bounded number of election timeouts. |
+//! | [`HandoverComplete`](Checker::HandoverComplete) | A leader hands over to a server that has its whole log on disk, unless its own disk stalls. |
 //! | [`MembershipIsLatest`](Checker::MembershipIsLatest) | The membership in force is the latest one in the log. |
 //! | [`QuorumsIntersect`](Checker::QuorumsIntersect) | The quorums of consecutive memberships share a server. |
 //! | [`RecoveryComplete`](Checker::RecoveryComplete) | What a disk gives back after a crash is what it was told to keep. |
@@ -76,6 +80,7 @@
 //! | [`RaftInvariants`](Checker::RaftInvariants) | What the protocol core demands of itself holds. |
 //! | [`WindowsBounded`](Checker::WindowsBounded) | What is on its way to a peer unanswered is bounded. |
 //! | [`QueuesBounded`](Checker::QueuesBounded) | What a leader has taken in and not committed or applied, and what waits at clients, is bounded. |
+//! | [`AnsweredOnce`](Checker::AnsweredOnce) | A server answers every request that it takes in, once. |
 //! | [`ExactlyOnce`](Checker::ExactlyOnce) | No request is applied twice. |
 //! | [`AcknowledgedSurvives`](Checker::AcknowledgedSurvives) | What was answered is in the committed log, with the response that was given. |
 //! | [`NotAppliedIsTrue`](Checker::NotAppliedIsTrue) | A request that ended as not applied is never applied. |

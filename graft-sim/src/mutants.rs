@@ -11,7 +11,7 @@ use graft_sim::{Options, Registers, simulate_all};
 
 /// The mutant of this name.
 pub(crate) fn parse(name: &str) -> Result<Mutant, String> {
-    let all = Mutant::ALL.into_iter();
+    let all = Mutant::ALL.iter().copied();
     let found = all.clone().find(|mutant| format!("{mutant:?}").eq_ignore_ascii_case(name));
     found.ok_or_else(|| {
         let names: Vec<String> = all.map(|mutant| format!("{mutant:?}")).collect();
@@ -28,7 +28,8 @@ pub(crate) fn hunt(
     only: Option<Mutant>,
 ) -> io::Result<bool> {
     let mut all_caught = true;
-    let chosen = Mutant::ALL.into_iter().filter(|mutant| only.is_none_or(|only| only == *mutant));
+    let chosen =
+        Mutant::ALL.iter().copied().filter(|mutant| only.is_none_or(|only| only == *mutant));
     for mutant in chosen {
         let options = options.mutant(Some(mutant));
         let failed = |outcome: &graft_sim::Outcome| outcome.violation.is_some();

@@ -101,6 +101,11 @@ impl<W: Workload> World<W> {
         let order: Vec<usize> = {
             let mut order: Vec<usize> = (0..count).collect();
             self.nemesis().rng.shuffle(&mut order);
+            // A leader among few goes on for a while, and comes back with what it has taken in.
+            let leader = self.leader().filter(|_| self.nemesis().rng.bool());
+            if let Some(at) = order.iter().position(|at| Some(*at) == leader) {
+                order.swap(0, at);
+            }
             order
         };
         let place = |at: usize| order.iter().position(|other| *other == at).unwrap_or(0);

@@ -94,6 +94,7 @@ impl Network {
         let station = &mut state.stations[server];
         station.inbox = None;
         station.runtime = None;
+        self.shared.oracle.on_silence(server);
     }
 
     /// The links learn that whoever heard at `server` is gone.
@@ -175,6 +176,7 @@ impl Shared {
             if old {
                 shared.strike(FaultKind::OldMessage);
             }
+            shared.oracle.on_arrival(way.0, way.1, &envelope);
             // What an inbox refuses is lost.
             let _ = inbox.offer(Inbound::Peer(envelope));
         });
@@ -220,7 +222,10 @@ impl Shared {
         drop(state);
         request.deadline = runtime.now().saturating_add(left);
         let (link, request_id) = (request.link, request.request_id);
-        if inbox.offer(Inbound::Request(request)).is_err() && !inbox.is_closed() {
+        let offered = inbox.offer(Inbound::Request(request));
+        if offered.is_ok() {
+            self.oracle.on_request(way.1, link.0, request_id);
+        } else if !inbox.is_closed() {
             self.strike(FaultKind::Overload);
             let reply = Reply::Rejected(RejectReason::Overloaded);
             self.send_reply(way.1, hearer, ReplyEnvelope { link, request_id, reply });

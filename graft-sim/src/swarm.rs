@@ -122,7 +122,12 @@ impl Swarm {
                 uneven: [0.02, 0.2, 0.5][rng.usize(..3)],
             },
             menu,
-            calm: millis(rng.u64(1_500..15_000)),
+            // Now and then a storm: leaders that do not last.
+            calm: millis(if rng.u32(..5) == 0 {
+                rng.u64(300..1_500)
+            } else {
+                rng.u64(1_500..15_000)
+            }),
             lasting: millis(rng.u64(500..6_000)),
             downtime: millis(rng.u64(100..8_000)),
             panics: if rng.u32(..3) == 0 { 0.02 } else { 0.0 },
@@ -138,6 +143,7 @@ impl Swarm {
             window_entries: self.config.window_entries,
             uncommitted_bytes: self.config.max_uncommitted_bytes,
             unapplied_bytes: self.config.max_unapplied_bytes,
+            election_timeout: self.election_timeout(),
         }
     }
 
@@ -199,7 +205,7 @@ fn draw_weather(rng: &mut fastrand::Rng, shortest_timeout: Duration) -> Weather 
         reorders: rng.bool(),
         spikes: chance(rng, 0.03),
         spike: shortest_timeout * rng.u32(1..6),
-        ghosts: chance(rng, 0.002),
+        ghosts: if rng.u32(..6) == 0 { rng.f64() * 0.05 } else { chance(rng, 0.002) },
     }
 }
 

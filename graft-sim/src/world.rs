@@ -225,16 +225,16 @@ impl<W: Workload> World<W> {
         executor.run_until(length.saturating_sub(HEALING).max(length / 2));
         self.heal();
         self.await_within(executor, self.timeouts(20), Checker::LeaderInTime, Self::has_leader);
+        // What was asked ends by its own deadline, and what was taken in is carried out, before more is asked.
+        self.await_requests(executor, self.swarm.deadline);
+        self.await_convergence(executor);
         self.probe();
-        let patience = nanos(self.swarm.deadline + self.patience());
-        self.await_within(executor, patience, Checker::RequestsResolve, |world| {
-            match world.oracle.lock().requests.open() {
-                0 => None,
-                open => Some(format!("{open} requests are open")),
-            }
+        self.await_requests(executor, self.patience());
+        self.await_convergence(executor);
+        self.await_within(executor, self.timeouts(10), Checker::AnsweredOnce, |world| {
+            let (at, many) = world.oracle.lock().owes()?;
+            Some(format!("s{at} owes {many} answers"))
         });
-        let patience = self.timeouts(10) + nanos(self.replay_time());
-        self.await_within(executor, patience, Checker::ReplicasConverge, Self::has_converged);
     }
 
     /// Ends all faults, and sees that all run who may.
@@ -269,10 +269,38 @@ impl<W: Workload> World<W> {
         }
     }
 
-    /// How long a server may take to replay its log, where each entry costs a read and a wait for a thread.
-    pub(crate) fn replay_time(&self) -> Duration {
-        let entries = u32::try_from(self.oracle.lock().committed()).unwrap_or(u32::MAX);
-        (self.swarm.pace.read + self.swarm.blocking_delay / 8) * entries
+    fn await_requests(self: &Arc<Self>, executor: &Executor, longest: Duration) {
+        let patience = nanos(longest + self.swarm.client.attempt_timeout);
+        self.await_within(executor, patience, Checker::RequestsResolve, |world| {
+            match world.oracle.lock().requests.open() {
+                0 => None,
+                open => Some(format!("{open} requests are open")),
+            }
+        });
+    }
+
+    fn await_convergence(self: &Arc<Self>, executor: &Executor) {
+        let patience = self.timeouts(10) + nanos(self.replay_time());
+        self.await_within(executor, patience, Checker::ReplicasConverge, Self::has_converged);
+    }
+
+    /// How long it may take to replay a log, where each entry costs a read and a wait for a thread, and to
+    /// bring all logs to the length of the longest, where each entry may cost a round trip and a sync.
+    fn replay_time(&self) -> Duration {
+        let lasts: Vec<u64> = {
+            let judge = self.oracle.lock();
+            let last = |at: usize| judge.views[at].vitals.map_or(0, |vitals| vitals.commit_index.0);
+            let longest = judge.views.iter().filter_map(|view| view.vitals);
+            let longest = longest.map(|vitals| vitals.last.index.0).max();
+            self.expected().map(last).chain(longest).collect()
+        };
+        let (shortest, longest) = (lasts.iter().min(), lasts.iter().max());
+        let count = |entries: u64| u32::try_from(entries).unwrap_or(u32::MAX);
+        let (shortest, longest) = (*shortest.unwrap_or(&0), *longest.unwrap_or(&0));
+        let (pace, weather) = (self.swarm.pace, self.swarm.weather);
+        let round = pace.sync + pace.jitter + (weather.delay_min + weather.delay_more) * 2;
+        (pace.read + self.swarm.blocking_delay / 8) * count(longest)
+            + round * count(longest - shortest)
     }
 
     /// Those who must be there once everything has healed.

@@ -23,6 +23,9 @@ pub(crate) struct Weather {
     pub(crate) ghosts: f64,
 }
 
+/// How late a second copy is at most.
+const GHOSTS_COME_WITHIN: Duration = Duration::from_secs(30);
+
 impl Weather {
     /// Nothing goes wrong.
     pub(crate) const fn calm(self) -> Self {
@@ -117,7 +120,9 @@ impl Lanes {
             }
         } else if chance < below + weather.duplication + weather.ghosts && may_repeat {
             fall.kinds[0] = Some(FaultKind::Duplication);
-            fall.second = Some(now + self.rng.u64(..30_000_000_000));
+            // Mostly soon: a leader of then may lead again.
+            let late = self.rng.f64();
+            fall.second = Some(now + nanos(GHOSTS_COME_WITHIN.mul_f64(late * late)));
         }
         let mut due = now + self.delay() + extra;
         let lane = self.lane(way);

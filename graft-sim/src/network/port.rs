@@ -28,6 +28,7 @@ impl SimNetwork {
         station.transports += 1;
         // The one before is closed by this.
         station.inbox = None;
+        self.network.shared.oracle.on_silence(self.server);
         let number = station.transports;
         let (network, runtime) = (self.network.clone(), Arc::clone(&self.runtime));
         SimTransport { network, server: self.server, number, runtime }
@@ -110,6 +111,7 @@ impl Transport for SimTransport {
                 shared.send_peer(self.server, envelope);
             }
             Envelope::Reply(reply) => {
+                shared.oracle.on_reply(self.server, reply.link.0, reply.request_id);
                 if reply.reply == Reply::Rejected(RejectReason::Overloaded) {
                     shared.oracle.on_overloaded(self.server);
                 }
@@ -123,6 +125,7 @@ impl Transport for SimTransport {
         let station = &mut state.stations[self.server];
         if station.current == self.number {
             station.inbox = None;
+            self.network.shared.oracle.on_silence(self.server);
         }
     }
 }

@@ -46,6 +46,7 @@ impl Judge {
                 }
                 _ => Ok(()),
             },
+            Message::TimeoutNow { term } => self.check_handover(server, to, *term),
             Message::Heartbeat(heartbeat) => self.check_heartbeat(server, to, heartbeat),
             Message::HeartbeatResponse(response) => {
                 demand!(
@@ -113,6 +114,22 @@ impl Judge {
             AcknowledgementDurable,
             "{node} acknowledges {log_id} to the leader of term {term}, its disk ends at {}",
             disk.log.last()
+        );
+        Ok(())
+    }
+
+    /// Whoever is told to campaign at once must be able to win. A leader whose disk stalls has stepped down
+    /// when it tells another: it takes the best there is.
+    fn check_handover(&self, server: usize, to: NodeId, term: Term) -> Check {
+        let leads = self.views[server].leads();
+        let Some(reign) = self.logs.reigns.get(&term).filter(|_| leads) else { return Ok(()) };
+        let last = LogId { term: reign.term_at(reign.last).unwrap_or_default(), index: reign.last };
+        let complete = self.place_of(to).is_some_and(|at| self.disks[at].has_held(last));
+        demand!(
+            complete,
+            HandoverComplete,
+            "{} tells {to} to lead, whose disk does not hold {last}",
+            self.nodes[server]
         );
         Ok(())
     }

@@ -6,25 +6,28 @@
 //! its end. What is new is held against what was known before, so a turn in which nothing changed costs a
 //! comparison, and no check looks at a whole log.
 
+mod answers;
 mod checkers;
 mod disk;
 mod log;
 mod machines;
 mod messages;
+mod reigns;
 mod requests;
 mod runs;
 mod turns;
 
 use std::{
+    collections::BTreeSet,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use graft_core::{Membership, NodeId, PeerEnvelope, Raft, Recovered, Write};
+use graft_core::{Membership, NodeId, PeerEnvelope, Raft, Recovered, Term, Write};
 
 pub use self::checkers::Checker;
-use self::{disk::DiskView, log::Logs, machines::Machines};
+use self::{answers::Owed, disk::DiskView, log::Logs, machines::Machines, reigns::Contacts};
 pub(crate) use self::{
     machines::Application,
     requests::{End, Requests},
@@ -97,6 +100,10 @@ pub(crate) struct Judge {
     disks: Vec<DiskView>,
     machines: Machines,
     pub(crate) requests: Requests,
+    owed: Vec<Owed>,
+    contacts: Vec<Contacts>,
+    /// The terms that somebody has campaigned in.
+    campaigns: BTreeSet<Term>,
     bounds: Bounds,
 }
 
@@ -106,6 +113,8 @@ pub(crate) struct Bounds {
     pub(crate) window_entries: usize,
     pub(crate) uncommitted_bytes: usize,
     pub(crate) unapplied_bytes: usize,
+    /// The longest time without a leader after which a server campaigns.
+    pub(crate) election_timeout: Duration,
 }
 
 impl Oracle {
@@ -126,6 +135,9 @@ impl Oracle {
             disks: nodes.iter().map(|_| DiskView::default()).collect(),
             machines: Machines::new(nodes.len()),
             requests: Requests::default(),
+            owed: nodes.iter().map(|_| Owed::default()).collect(),
+            contacts: nodes.iter().map(|_| Contacts::default()).collect(),
+            campaigns: BTreeSet::new(),
             nodes,
             bounds,
         };
@@ -217,6 +229,28 @@ impl Oracle {
         }
     }
 
+    /// A message between servers arrives.
+    pub(crate) fn on_arrival(&self, from: usize, to: usize, envelope: &PeerEnvelope) {
+        self.lock().note_contact(from, to, &envelope.message);
+    }
+
+    /// A server takes in a request of a client.
+    pub(crate) fn on_request(&self, server: usize, link: u64, number: u64) {
+        self.lock().request_taken(server, link, number);
+    }
+
+    /// A server answers a client.
+    pub(crate) fn on_reply(&self, server: usize, link: u64, number: u64) {
+        let mut judge = self.lock();
+        let checked = judge.request_answered(server, link, number);
+        judge.judge(checked);
+    }
+
+    /// Nobody hears at a server any more, or somebody new does.
+    pub(crate) fn on_silence(&self, server: usize) {
+        self.lock().forget_owed(server);
+    }
+
     /// A disk was emptied.
     pub(crate) fn on_wiped(&self, server: usize) {
         self.lock().disks[server].wipe();
@@ -279,7 +313,7 @@ impl Judge {
     /// Whether those servers of whom `has` is true are a quorum, counted by hand.
     fn is_quorum(&self, membership: &Membership, has: impl Fn(&Self, usize) -> bool) -> bool {
         let held = |node: &&NodeId| self.place_of(**node).is_some_and(|at| has(self, at));
-        let majority = |half: &std::collections::BTreeSet<NodeId>| {
+        let majority = |half: &BTreeSet<NodeId>| {
             half.is_empty() || half.iter().filter(held).count() * 2 > half.len()
         };
         majority(&membership.voters) && majority(&membership.outgoing)

@@ -23,6 +23,8 @@ pub(crate) struct View {
     /// The membership entries of its log.
     memberships: Vec<LogId>,
     in_force: Option<Arc<Membership>>,
+    /// How much was not committed when it began to lead.
+    inherited_bytes: usize,
     /// Counts its turns as a leader.
     led_turns: u64,
     /// Whether its driver is to panic after its next turn.
@@ -60,14 +62,19 @@ impl Judge {
     pub(super) fn turn(&mut self, server: usize, raft: &Raft) -> Check {
         let vitals = raft.vitals();
         let before = self.views[server].vitals.replace(vitals);
+        if vitals.role == RoleName::Leader {
+            self.check_contact(server, vitals.hard_state.term)?;
+        }
         if before == Some(vitals) {
             return Ok(());
         }
         self.journal_turn(server, before.as_ref(), &vitals);
         check_invariants(raft)?;
+        self.check_counters(server, raft)?;
         let term = vitals.hard_state.term;
         let leads = vitals.role == RoleName::Leader;
         self.check_term(server, before.as_ref(), &vitals)?;
+        self.check_campaign(server, before.as_ref(), &vitals)?;
         let led =
             before.is_some_and(|old| old.role == RoleName::Leader && old.hard_state.term == term);
         let committed = before.map_or(Index(0), |before| before.commit_index);
@@ -78,6 +85,7 @@ impl Judge {
         if leads {
             if !led {
                 self.crown(server, term)?;
+                self.views[server].inherited_bytes = vitals.uncommitted_bytes;
             }
             self.extend_reign(term, vitals.last.index);
             self.check_bounds(server, raft, before.as_ref(), &vitals)?;
@@ -200,6 +208,18 @@ impl Judge {
         Ok(())
     }
 
+    /// All servers are of one build, and nothing falsifies what they say.
+    fn check_counters(&self, server: usize, raft: &Raft) -> Check {
+        let dropped = raft.counters();
+        demand!(
+            (dropped.malformed, dropped.misdirected, dropped.unsupported) == (0, 0, 0),
+            PeersWellFormed,
+            "{} has dropped messages of the others: {dropped:?}",
+            self.nodes[server]
+        );
+        Ok(())
+    }
+
     fn check_applied(&self, server: usize, now: &Vitals) -> Check {
         let (node, disk) = (self.nodes[server], &self.disks[server]);
         demand!(
@@ -230,15 +250,16 @@ impl Judge {
         before: Option<&Vitals>,
         now: &Vitals,
     ) -> Check {
-        /// What each piece of the log in memory costs beside its entries, at most.
+        /// What the pieces of one turn cost beside their entries, at most, and all there may be.
+        const PIECE: usize = 4 << 10;
         const PIECES: usize = 64 << 10;
         /// How rarely the peers are looked at: that costs memory.
         const EVERY: u64 = 16;
         let node = self.nodes[server];
         if let Some(before) = before.filter(|before| before.last != now.last) {
-            let most = self.bounds.uncommitted_bytes.max(before.uncommitted_bytes) + PIECES;
+            let inherited = self.views[server].inherited_bytes;
             demand!(
-                now.uncommitted_bytes <= most,
+                now.uncommitted_bytes <= self.bounds.uncommitted_bytes.max(inherited) + PIECE,
                 QueuesBounded,
                 "{node} has {} bytes uncommitted",
                 now.uncommitted_bytes
