@@ -148,6 +148,9 @@ impl State {
 impl FrameReader {
     /// The memory that a large frame begins with, in bytes.
     const FIRST_BYTES: usize = 64 << 10;
+    /// How many times as much it gets when it is full. Each time is a copy, and leaves a hole in the heap that fits nothing
+    /// else, so that many small steps take more memory than they save: the largest frame by default takes one.
+    const GROWTH: usize = 16;
 
     /// A reader of frames of every kind within `limits`. Where `cluster` is known, frames of another are
     /// refused, but for hellos and refusals: they are how a stranger learns that it is one.
@@ -264,11 +267,12 @@ impl FrameReader {
 }
 
 /// Makes room for `more` bytes of a frame that will be `whole` long: exactly that where it is small or
-/// nearly there, else twice what is there. So a frame that never comes holds little.
+/// nearly there, else a few times what is there. So a frame that never comes holds little.
 fn grow(bytes: &mut AlignedVec, more: usize, whole: usize) {
     let wanted = bytes.len() + more;
     if wanted > bytes.capacity() {
-        let room = wanted.max(bytes.capacity() * 2).max(FrameReader::FIRST_BYTES).min(whole);
+        let more_room = bytes.capacity() * FrameReader::GROWTH;
+        let room = wanted.max(more_room).max(FrameReader::FIRST_BYTES).min(whole);
         bytes.reserve_exact(room - bytes.len());
     }
 }
@@ -297,7 +301,7 @@ mod tests {
             reader.feed(vec![0; 1000].into());
             arrived += 1000;
             assert_eq!(reader.next(), Ok(None));
-            let bound = (arrived * 2).max(FrameReader::FIRST_BYTES);
+            let bound = (arrived * FrameReader::GROWTH).max(FrameReader::FIRST_BYTES);
             assert!(held(&reader) <= bound, "{} bytes for {arrived}", held(&reader));
         }
     }
