@@ -390,9 +390,19 @@ impl State {
         self.poke(after);
     }
 
+    /// Why there is no session yet. Whoever was asked for one and is silent has refused nothing, whatever
+    /// others said before.
+    fn opener_refusal_now(&mut self) -> Refusal {
+        let opener = self.opener.and_then(|opener| self.slots.get_mut(opener));
+        if opener.is_some_and(|opener| matches!(opener.phase, Phase::Sent)) {
+            self.opener_refusal = Refusal::None;
+        }
+        self.opener_refusal
+    }
+
     /// Ends a slot whose deadline has passed.
     pub(crate) fn time_out(&mut self, slot: u32, now: u64, after: &mut After) {
-        let opener_refusal = self.opener_refusal;
+        let opener_refusal = self.opener_refusal_now();
         let entry = self.slots.at_mut(slot);
         let mut error = deadline_error(entry, opener_refusal, now);
         if self.switch.is(Bug::TimeoutCalledNotApplied)

@@ -180,6 +180,24 @@ fn a_timeout_while_the_session_is_being_opened_is_not_applied() {
     assert_fails(&running.error(), Outcome::NotApplied, true);
 }
 
+/// The story: the first server named the leader, which was asked for a session and was silent. Those who
+/// waited for the session were told that nobody leads, by the word of the server that had said who does.
+#[test]
+fn a_leader_that_is_silent_is_a_timeout_also_for_those_who_wait_for_a_session() {
+    let config =
+        ClientConfig { deadline: ms(900), attempt_timeout: ms(5_000), ..ClientConfig::default() };
+    let bench = Bench::with(config);
+    let running = bench.start("x");
+    bench.runtime.settle();
+    bench.link.not_leader(&bench.link.take_one(), Some(C));
+    bench.runtime.settle();
+    assert_eq!(bench.link.take_one().to, C);
+    bench.runtime.advance(ms(1_000));
+    let error = running.error();
+    assert!(matches!(error, RequestError::Timeout { .. }), "{error}");
+    assert_fails(&error, Outcome::NotApplied, true);
+}
+
 #[test]
 fn a_server_that_says_the_deadline_has_passed_did_nothing() {
     let bench = Bench::with_session(ClientConfig::default());
