@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use graft::{Request, RequestError};
+use graft::{Request, RequestError, Server};
 use graft_client::Client;
 use graft_core::Runtime;
 
@@ -16,9 +16,9 @@ use crate::{
     clock::Clock,
     executor::SimRuntime,
     faults::FaultKind,
-    machine::{Placed, Tagged},
+    machine::{Placed, Tagged, Witness},
     oracle::{Checker, End, Oracle},
-    workload::{ResponseOf, Workload},
+    workload::{EntryOf, ResponseOf, Workload},
     world::{Stage, World},
 };
 
@@ -28,6 +28,24 @@ pub(crate) struct Desk {
     runtime: Option<Arc<SimRuntime>>,
     client: Option<Client>,
 }
+
+/// By whom a request goes.
+enum Way<'a, W: Workload> {
+    Client(&'a Client),
+    /// A server's own client, in the server's process.
+    Server(&'a (dyn Fn(TaggedOf<W>) -> Request<TaggedOf<W>> + Sync)),
+}
+
+impl<W: Workload> Clone for Way<'_, W> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<W: Workload> Copy for Way<'_, W> {}
+
+/// What a workload asks, as the oracle knows it.
+type TaggedOf<W> = Tagged<EntryOf<W>>;
 
 /// A request whose end the oracle has not heard of. Where nobody waits for it any more, it hears of that.
 struct Pending<'a> {
@@ -111,7 +129,7 @@ impl<W: Workload> World<W> {
             let (world, client, clock) = (Arc::clone(self), client.clone(), Arc::clone(&runtime));
             runtime.spawn(Box::pin(async move {
                 let mut rng = fastrand::Rng::with_seed(seed);
-                world.ask(&client, &clock, &mut rng, world.swarm.deadline).await;
+                world.ask(Way::Client(&client), &clock, &mut rng, world.swarm.deadline).await;
             }));
         }
     }
@@ -138,7 +156,7 @@ impl<W: Workload> World<W> {
             runtime.spawn(Box::pin(async move {
                 let mut rng = fastrand::Rng::with_seed(seed);
                 for _ in 0..MOST_EXPIRIES {
-                    match world.ask(&client, &clock, &mut rng, deadline).await {
+                    match world.ask(Way::Client(&client), &clock, &mut rng, deadline).await {
                         None => return,
                         // Where the table of sessions is small, clients put each other out.
                         Some(RequestError::SessionExpired) => {}
@@ -161,22 +179,38 @@ impl<W: Workload> World<W> {
         seed: u64,
     ) {
         let mut rng = fastrand::Rng::with_seed(seed);
-        loop {
-            let chance = rng.f64().max(1e-6);
-            let pause = self.swarm.think.mul_f64((-chance.ln()).min(6.0));
-            clock.sleep_until(clock.now() + pause).await;
-            if self.stage() != Stage::Faults {
-                return;
-            }
-            self.ask(&client, &clock, &mut rng, self.swarm.deadline).await;
+        while self.think(&clock, &mut rng).await {
+            self.ask(Way::Client(&client), &clock, &mut rng, self.swarm.deadline).await;
         }
+    }
+
+    /// Somebody who asks in the process of a server, by its own client.
+    pub(crate) async fn reside<const THREAD: bool>(
+        self: Arc<Self>,
+        server: Arc<Server<Witness<W, THREAD>>>,
+        clock: Arc<SimRuntime>,
+        seed: u64,
+    ) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let ask = |tagged| server.request(tagged);
+        while self.think(&clock, &mut rng).await {
+            self.ask(Way::Server(&ask), &clock, &mut rng, self.swarm.deadline).await;
+        }
+    }
+
+    /// Lets some time pass between two requests. Says whether there is to be another one.
+    async fn think(&self, clock: &Arc<SimRuntime>, rng: &mut fastrand::Rng) -> bool {
+        let chance = rng.f64().max(1e-6);
+        let pause = self.swarm.think.mul_f64((-chance.ln()).min(6.0));
+        clock.sleep_until(clock.now() + pause).await;
+        self.stage() == Stage::Faults
     }
 
     /// One request, from its sending to its end. Gives the error it ended with, if it did with one that is
     /// not meant.
     async fn ask(
         &self,
-        client: &Client,
+        way: Way<'_, W>,
         clock: &Arc<SimRuntime>,
         rng: &mut fastrand::Rng,
         deadline: Duration,
@@ -189,7 +223,11 @@ impl<W: Workload> World<W> {
         let pending = Pending { oracle: &self.oracle, operation: Some(operation) };
         let tagged = Tagged::new(operation, panics, entry);
         let limit = self.swarm.config.max_entry_bytes;
-        let request = Request::by(client, limit, &tagged).deadline(deadline);
+        let request = match way {
+            Way::Client(client) => Request::by(client, limit, &tagged),
+            Way::Server(ask) => ask(tagged),
+        };
+        let request = request.deadline(deadline);
         let began = clock.now();
         let ended = if cancels {
             let patience = self.swarm.think.mul_f64(rng.f64());
@@ -203,7 +241,10 @@ impl<W: Workload> World<W> {
         } else {
             request.await
         };
-        self.check_deadline(operation, clock.now().saturating_sub(began), deadline);
+        if matches!(way, Way::Client(_)) {
+            // A server's machine may stand still, and its clock may jump.
+            self.check_deadline(operation, clock.now().saturating_sub(began), deadline);
+        }
         self.conclude(pending, open, ended)
     }
 

@@ -175,6 +175,7 @@ impl<W: Workload> World<W> {
         let host = &self.hosts[at];
         let members = self.hosts.iter().map(|other| (other.name.clone(), other.name.to_string()));
         let (oracle, world) = (self.oracle.clone(), Arc::clone(&self));
+        let own = Arc::clone(&runtime);
         let init = move || {
             let machine = world.workload().machine();
             Witness::<W, THREAD>::new(machine, world.oracle.clone(), at)
@@ -199,6 +200,11 @@ impl<W: Workload> World<W> {
         host.lock().server = Some(Arc::clone(&server) as Arc<dyn Running>);
         host.lock().phase = Phase::Up;
         self.oracle.note(|| format!("s{at} is up"));
+        for _ in 0..self.swarm.residents {
+            let seed = self.nemesis().rng.u64(..);
+            let (world, server) = (Arc::clone(&self), Arc::clone(&server));
+            own.spawn(Box::pin(world.reside(server, Arc::clone(&own), seed)));
+        }
         let mut watch = server.watch();
         let mut status = None;
         loop {

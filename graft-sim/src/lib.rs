@@ -3,7 +3,8 @@
 //! A run is made of one number, its seed. It draws a cluster of one to seven servers, with their numbers, their
 //! clients and what goes wrong and how often, and lives through simulated minutes of it: the servers are
 //! those of `graft`, founded over the network, supervised, with a user's machine behind the typed face; the
-//! clients are those of `graft-client`, with their sessions and retries. Only the four seams are the simulator's own:
+//! clients are those of `graft-client`, with their sessions and retries, on machines of their own and in
+//! the processes of the servers. Only the four seams are the simulator's own:
 //!
 //! - time and tasks: an [`Executor`] of one thread picks the next ready task by the seed and moves its time
 //!   forward only when none is ready; each machine has a clock of its own, which is wrong, drifts, jumps and stands still;
@@ -19,6 +20,7 @@
 //! cargo run --release -p graft-sim -- run --seeds 0..1000    # all is well, or which seeds failed, and why
 //! cargo run --release -p graft-sim -- replay --seed 17       # what happened in one
 //! cargo run --release -p graft-sim -- measure                # how fast
+//! cargo run --release -p graft-sim -- run --seeds 1000.. --for 90    # as many as fit into 90 seconds
 //! cargo run --release -p graft-sim --features mutants -- mutants    # whether known bugs are caught
 //! ```
 //!
@@ -140,6 +142,16 @@
 //! | [`StopRestart`](FaultKind::StopRestart) | A server was stopped and started again by its supervisor. |
 //! | [`Overload`](FaultKind::Overload) | More requests came at once than the servers take. |
 //! | [`Cancellation`](FaultKind::Cancellation) | A caller did not wait for the answer to its request. |
+//!
+//! # What it catches
+//!
+//! A simulator that misses what is wrong is no evidence, so bugs that implementations of Raft and those around
+//! them once had can be switched on, in production code: each is a choice at run time, compiled only with the
+//! feature `mutants`, and no checker knows of any. `mutants` hunts each with seeds of 30 simulated seconds and says
+//! how many it took; `mutants --recorded` replays the seeds of this table, with the bug, which they must catch, and
+//! without it, where all must be well; `mutants --record` writes the table anew.
+//!
+#![doc = include_str!("../mutants.md")]
 //!
 //! # The executor by itself
 //!

@@ -9,7 +9,7 @@ use std::{
     ops::Range,
     process::ExitCode,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::{Parser, Subcommand};
@@ -27,9 +27,12 @@ struct Arguments {
 enum Order {
     /// Runs many seeds, and says what came of them. Exits with 1 where a property did not hold.
     Run {
-        /// Which: the first, and one behind the last.
+        /// Which: the first, and one behind the last, unless the time ends it.
         #[arg(long, value_name = "A..B", value_parser = parse_range)]
         seeds: Range<u64>,
+        /// Begins no seed after so many seconds.
+        #[arg(long = "for", value_name = "SECONDS")]
+        limit: Option<u64>,
         /// How long each lasts, in simulated minutes.
         #[arg(long, default_value_t = 5.0)]
         minutes: f64,
@@ -84,6 +87,12 @@ enum Order {
         /// Only this one.
         #[arg(long, value_parser = mutants::parse)]
         only: Option<graft_core::raft::Mutant>,
+        /// Run the recorded seed of each and nothing else.
+        #[arg(long)]
+        recorded: bool,
+        /// Write down which seeds catch them.
+        #[arg(long, conflicts_with_all = ["recorded", "only"])]
+        record: bool,
     },
 }
 
@@ -105,8 +114,9 @@ fn main() -> ExitCode {
 fn carry_out(order: Order) -> io::Result<bool> {
     let mut out = io::stdout().lock();
     match order {
-        Order::Run { seeds, minutes, jobs, faults } => {
-            run(&mut out, seeds, &options(minutes), threads(jobs), faults)
+        Order::Run { seeds, limit, minutes, jobs, faults } => {
+            let limit = limit.map_or(Duration::MAX, Duration::from_secs);
+            run(&mut out, seeds, limit, &options(minutes), threads(jobs), faults)
         }
         Order::Measure { seeds, minutes, rate } => {
             measure(&mut out, 0..seeds, &options(minutes).rate(rate))
@@ -118,8 +128,12 @@ fn carry_out(order: Order) -> io::Result<bool> {
             replay(&mut out, seed, &options(minutes).mutant(mutant), trace)
         }
         #[cfg(feature = "mutants")]
-        Order::Mutants { seeds, minutes, jobs, only } => {
-            mutants::hunt(&mut out, 0..seeds, &options(minutes), threads(jobs), only)
+        Order::Mutants { minutes, jobs, only, recorded: true, .. } => {
+            mutants::replay_recorded(&mut out, &options(minutes), threads(jobs), only)
+        }
+        #[cfg(feature = "mutants")]
+        Order::Mutants { seeds, minutes, jobs, only, record, .. } => {
+            mutants::hunt(&mut out, 0..seeds, &options(minutes), threads(jobs), only, record)
         }
     }
 }
@@ -137,11 +151,14 @@ fn options(minutes: f64) -> Options {
 fn run(
     out: &mut impl Write,
     seeds: Range<u64>,
+    limit: Duration,
     options: &Options,
     jobs: NonZeroUsize,
     faults: bool,
 ) -> io::Result<bool> {
-    let summary = simulate_all(seeds, jobs, options, Registers::new, |_| false);
+    let (begun, first) = (Instant::now(), seeds.start);
+    let over = |_: &Outcome| begun.elapsed() >= limit;
+    let summary = simulate_all(seeds, jobs, options, Registers::new, over);
     for failure in &summary.failures {
         tell_failure(out, failure, options)?;
     }
@@ -154,6 +171,9 @@ fn run(
     let blind = summary.seeds >= MANY_SEEDS && !missing.is_empty();
     if blind {
         writeln!(out, "these faults never struck, so nothing is known about them: {missing:?}")?;
+    }
+    if limit < Duration::MAX {
+        writeln!(out, "seeds {first}..{} were run", first + summary.seeds)?;
     }
     writeln!(out, "{summary}")?;
     Ok(summary.failures.is_empty() && !blind)
@@ -212,8 +232,9 @@ fn replay(out: &mut impl Write, seed: u64, options: &Options, all: bool) -> io::
 }
 
 fn parse_range(text: &str) -> Result<Range<u64>, String> {
-    let wrong = || format!("`{text}` is no range of seeds: write one like 0..1000");
+    let wrong = || format!("`{text}` is no range of seeds: write one like 0..1000, or 1000..");
     let (start, end) = text.split_once("..").ok_or_else(wrong)?;
-    let (Ok(start), Ok(end)) = (start.parse(), end.parse()) else { return Err(wrong()) };
+    let end = if end.is_empty() { Ok(u64::MAX) } else { end.parse() };
+    let (Ok(start), Ok(end)) = (start.parse(), end) else { return Err(wrong()) };
     if start < end { Ok(start..end) } else { Err(wrong()) }
 }

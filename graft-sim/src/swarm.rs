@@ -14,6 +14,8 @@ pub(crate) struct Swarm {
     /// Machines with clients, and how many ask on each at once.
     pub(crate) clients: usize,
     pub(crate) customers: usize,
+    /// How many ask in the process of each server, by its own client.
+    pub(crate) residents: usize,
     /// How long a customer thinks between two requests, on average.
     pub(crate) think: Duration,
     pub(crate) deadline: Duration,
@@ -94,11 +96,13 @@ impl Swarm {
         let shortest = *config.election_timeout.start();
         let clients = rng.usize(1..=3);
         let customers = rng.usize(1..=4);
+        let residents = if rng.bool() { 0 } else { rng.usize(1..=2) };
         // About as many requests a second, however many ask.
         let rate = [2.0, 5.0, 10.0, 25.0, 50.0][rng.usize(..5)];
         let rate = options.rate.map_or(rate, |rate| rate.clamp(0.01, 10_000.0));
         #[expect(clippy::cast_precision_loss, reason = "a handful")]
-        let think = Duration::from_secs_f64((clients * customers) as f64 / rate);
+        let think =
+            Duration::from_secs_f64((clients * customers + servers * residents) as f64 / rate);
         let deadline = millis(rng.u64(1_000..10_000));
         let client = draw_client(rng, deadline, *config.election_timeout.end());
         let mut menu: Vec<_> = MENU.iter().copied().filter(|_| rng.u32(..5) < 2).collect();
@@ -109,6 +113,7 @@ impl Swarm {
             servers,
             clients,
             customers,
+            residents,
             think,
             deadline,
             client,

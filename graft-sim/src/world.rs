@@ -225,8 +225,8 @@ impl<W: Workload> World<W> {
         executor.run_until(length.saturating_sub(HEALING).max(length / 2));
         self.heal();
         self.await_within(executor, self.timeouts(20), Checker::LeaderInTime, Self::has_leader);
-        // What was asked ends by its own deadline, and what was taken in is carried out, before more is asked.
-        self.await_requests(executor, self.swarm.deadline);
+        // What was asked ends by its own deadline, by whatever clock, and what was taken in is carried out, before more is asked.
+        self.await_requests(executor, self.swarm.deadline * 5 / 4);
         self.await_convergence(executor);
         self.probe();
         self.await_requests(executor, self.patience());
@@ -235,6 +235,7 @@ impl<W: Workload> World<W> {
             let (at, many) = world.oracle.lock().owes()?;
             Some(format!("s{at} owes {many} answers"))
         });
+        executor.run_until(length);
     }
 
     /// Ends all faults, and sees that all run who may.

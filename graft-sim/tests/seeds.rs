@@ -63,3 +63,41 @@ fn every_property_and_every_fault_stands_in_the_documentation() {
     assert!(missing.is_empty(), "{missing:#?}");
     assert!(graft_sim::Checker::ALL.len() >= 20);
 }
+
+/// The mutants as `graft-core` declares them: name, meaning and origin. They cannot be named here: in a
+/// default build there are none.
+fn declared_mutants() -> Vec<[String; 3]> {
+    let text = include_str!("../../graft-core/src/raft/mutants.rs");
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let literal = |line: &str| {
+        Some(line.trim_end_matches(',').strip_prefix('"')?.strip_suffix('"')?.replace("\\\"", "\""))
+    };
+    let declared = lines.windows(3).filter_map(|lines| {
+        let name = lines[0];
+        let is_name = !name.is_empty() && name.chars().all(char::is_alphanumeric);
+        is_name.then(|| Some([name.to_owned(), literal(lines[1])?, literal(lines[2])?]))?
+    });
+    declared.collect()
+}
+
+#[test]
+fn every_mutant_stands_in_the_documentation_with_who_catches_it_and_a_seed() {
+    let page = include_str!("../mutants.md");
+    let declared = declared_mutants();
+    assert!(declared.len() >= 20, "only {} are found", declared.len());
+    let rows = page.lines().count() - 2;
+    assert_eq!(
+        rows,
+        declared.len(),
+        "a row each: record them again, as the crate's documentation says"
+    );
+    for [name, meaning, origin] in declared {
+        let begin = format!("| `{name}` | {meaning} | {origin} | [`");
+        let row = page.lines().find_map(|row| row.strip_prefix(&begin));
+        let row = row.unwrap_or_else(|| panic!("`{name}` has no row, or an old one: record again"));
+        let (checker, rest) = row.split_once("`]").unwrap();
+        let known = graft_sim::Checker::ALL.iter().any(|one| format!("{one:?}") == checker);
+        let seed = rest.trim_end_matches(" |").rsplit(' ').next().unwrap();
+        assert!(known && seed.parse::<u64>().is_ok(), "`{name}`: {row}");
+    }
+}
