@@ -12,6 +12,7 @@ use std::{
     env,
     io::{self, BufRead, BufReader, Read, Write},
     ops::RangeInclusive,
+    os::unix::process::ExitStatusExt,
     path::Path,
     process::{Child, ChildStdout, Command, Stdio},
     sync::{Arc, PoisonError, RwLock},
@@ -26,6 +27,9 @@ use graft_storage::{
 };
 
 use super::sizes::{self, Sizes};
+
+/// Its number, on every Unix.
+const SIGKILL: i32 = 9;
 
 /// Far above what any step takes.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -207,10 +211,13 @@ impl Worker {
         self.task.allowed = state..=(state + 1).min(self.workload.batches());
     }
 
-    /// SIGKILL. Then the states in which the store may be.
+    /// SIGKILL, unless it has ended in order. Then the states in which the store may be.
     pub fn kill(mut self) -> RangeInclusive<usize> {
         self.child.kill().unwrap();
         self.finish();
+        let status = self.child.wait().unwrap();
+        let was_killed = status.signal() == Some(SIGKILL);
+        assert!(was_killed || status.success(), "the child failed by itself: {status}");
         self.task.allowed.clone()
     }
 
