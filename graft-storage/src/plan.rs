@@ -147,7 +147,9 @@ impl<'a> Plan<'a> {
     }
 
     fn install(&mut self, meta: &'a SnapshotMeta) -> Result<(), &'static str> {
-        if self.installed.contains(&meta) || !self.snapshots.is_complete(meta) {
+        // What is staged and does not reach beyond an installation goes with it.
+        let is_gone = self.installed.iter().any(|before| meta.last.index <= before.last.index);
+        if is_gone || !self.snapshots.is_complete(meta) {
             return Err("a snapshot is installed that is not completely staged");
         }
         if meta.last.index < self.compacted.index {

@@ -222,6 +222,29 @@ fn a_read_that_waits_for_a_write_ends_when_that_write_fails() {
     assert!(matches!(read, Err(StoreError::Poisoned { .. })), "{read:?}");
 }
 
+/// Commits that take away nothing of what is read are no reason to look again: where they never end, whoever
+/// waits for a damaged file, and whoever waits behind them, would wait for ever.
+#[test]
+fn a_file_that_cannot_be_read_is_an_error_also_where_something_was_committed_meanwhile() {
+    let mut log = Log::of_segments(3);
+    let (medium, reader, lost) = (log.medium.clone(), log.store.clone(), segment(1));
+    let opened = medium.opened(&lost);
+    medium.close(&Pass::Open(lost.clone()));
+    let mut read = pin!(reader.read(Index(1)..Index(2), usize::MAX));
+    begin(read.as_mut());
+    medium.reached(&Pass::Open(lost.clone()));
+    medium.remove(&lost).unwrap();
+    log.append();
+    medium.open(&Pass::Open(lost.clone()));
+    let error = wait(read).unwrap_err();
+    assert!(error.to_string().contains(&lost), "{error}");
+    assert_eq!(medium.opened(&lost), opened + 1, "it was looked for again");
+    // What is still there is still read.
+    let last = log.next - 1;
+    let loaded = wait(reader.read(Index(last)..Index(last + 1), usize::MAX)).unwrap();
+    assert_eq!(loaded, Loaded::Entries(log.entries(last)));
+}
+
 /// A segment is begun in a spare file, and just before it gets its name the file of a purged one
 /// becomes a spare file as well. That must not get the name: what is written would be in a file
 /// without one.

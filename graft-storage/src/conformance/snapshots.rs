@@ -21,6 +21,7 @@ list_checks![
     a_snapshot_below_what_is_compacted_is_refused,
     install_and_compact_and_append_go_in_one_batch,
     a_later_snapshot_replaces_the_earlier,
+    of_two_snapshots_in_one_batch_the_second_reaches_further,
 ];
 
 fn is_unknown(error: &StoreError) -> bool {
@@ -248,4 +249,30 @@ async fn a_later_snapshot_replaces_the_earlier(fixture: &dyn Fixture) -> Verdict
     ensure(found == bytes, "the bytes of the later one")?;
     let found = recovered(&*store).await?;
     ensure_eq(&found.snapshot, &Some(meta), "its description")
+}
+
+async fn of_two_snapshots_in_one_batch_the_second_reaches_further(
+    fixture: &dyn Fixture,
+) -> Verdict {
+    let store = born(fixture).await?;
+    write(&*store, [append(1, 1..31)]).await?;
+    let before = seen(&*store).await?;
+    let (first, first_bytes) = snapshot(7, LogId::new(1, 20), 1000);
+    for (id, index) in [(8, 20), (9, 10)] {
+        let (other, bytes) = snapshot(id, LogId::new(1, index), 500);
+        stage(&*store, &first, &first_bytes, 333).await?;
+        stage(&*store, &other, &bytes, 333).await?;
+        let order = [Write::InstallSnapshot(first.clone()), Write::InstallSnapshot(other)];
+        let promise = "what was staged goes with an installation that reaches as far";
+        ensure_refused(write(&*store, order).await, is_bad_write, promise)?;
+        // It looks by a recovery, which forgets what was staged.
+        ensure_eq(&seen(&*store).await?, &before, "after two snapshots in one batch")?;
+    }
+    let (further, bytes) = snapshot(10, LogId::new(1, 25), 500);
+    stage(&*store, &first, &first_bytes, 333).await?;
+    stage(&*store, &further, &bytes, 333).await?;
+    let order = [Write::InstallSnapshot(first), Write::InstallSnapshot(further.clone())];
+    write(&*store, order).await?;
+    let found = bytes_of(&*store, &further, 4096).await?;
+    ensure(found == bytes, "the second of two snapshots in one batch")
 }

@@ -28,12 +28,12 @@ impl Options {
         }
     }
 
-    /// How long a file of the log becomes before the next one is begun, in bytes; at least 64 KiB.
+    /// How long a file of the log becomes before the next one is begun, in bytes; at least 64 KiB and at most 16 GiB.
     /// What is opened after a crash is one file of this size; a snapshot frees space in steps of
     /// this size.
     #[must_use]
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
-        self.segment_bytes = bytes.max(64 * 1024);
+        self.segment_bytes = bytes.clamp(64 << 10, 16 << 30);
         self.preallocated_bytes = self.preallocated_bytes.min(file_bytes(self.segment_bytes));
         self
     }

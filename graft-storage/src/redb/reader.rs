@@ -148,11 +148,17 @@ impl Reader {
     /// The entries are those that are published, by index and term, which say which entry it is.
     /// They are taken from the active segment as it is, and that may be a commit ahead. Where that
     /// commit took one of them away there is no answer before it is published itself.
+    ///
+    /// An error counts unless it is explained by what was purged or truncated meanwhile: commits that did
+    /// neither leave what is read as it was, and do not excuse anything.
     pub(super) fn read(
         &mut self,
         range: &Range<Index>,
         max_bytes: usize,
     ) -> Result<Loaded, StoreError> {
+        /// Commits may take entries away and bring the same ones back between two looks, if hardly twice.
+        const MOST_UNEXPLAINED: u32 = 8;
+        let mut unexplained = 0;
         loop {
             let published = self.published()?;
             let Published { compacted, last, .. } = *published;
@@ -163,12 +169,29 @@ impl Reader {
                 return Ok(Loaded::Compacted(compacted));
             }
             let range = range.start..range.end.min(last.index.next());
-            match self.read_published(&published, range, max_bytes) {
-                Ok(entries) => return Ok(Loaded::Entries(entries)),
-                // A file that went while it was looked for is no error.
-                Err(_) if !self.is_latest(&published) => {}
-                Err(_) if is_behind(&published) => self.shared.wait_for_news(&published)?,
-                Err(error) => return Err(error),
+            let Failed { sealed, error } =
+                match self.read_published(&published, range.clone(), max_bytes) {
+                    Ok(entries) => return Ok(Loaded::Entries(entries)),
+                    Err(failed) => failed,
+                };
+            if let Some(sealed) = sealed {
+                // Its file goes after it was published that nothing refers to it any more.
+                if self.published()?.sealed.contains(&sealed) {
+                    return Err(error);
+                }
+                continue;
+            }
+            if self.is_latest(&published) {
+                if !is_behind(&published) {
+                    return Err(error);
+                }
+                self.shared.wait_for_news(&published)?;
+            }
+            if !published.differs_in(&range, &*self.published()?) {
+                unexplained += 1;
+                if unexplained == MOST_UNEXPLAINED {
+                    return Err(error);
+                }
             }
         }
     }
@@ -182,7 +205,7 @@ impl Reader {
         published: &Published,
         range: Range<Index>,
         max_bytes: usize,
-    ) -> Result<Entries, StoreError> {
+    ) -> Result<Entries, Failed> {
         let mut taken = Taken::new(published, max_bytes);
         let mut next = range.start;
         while next < range.end.min(published.begin) {
@@ -191,17 +214,22 @@ impl Reader {
                 let place = "table facts, record sealed segments";
                 let location = format!("{}, {place}", published.active.name());
                 let reason = format!("no segment holds entry {next}");
-                return Err(StoreError::Corrupt { location, reason });
+                let error = StoreError::Corrupt { location, reason };
+                return Err(Failed { sealed: None, error });
             };
             let end = sealed.last.next().min(range.end);
-            let segment = self.sealed(sealed)?;
-            if taken.from(&segment.view()?, next..end)?.is_break() {
+            let segment = self.sealed(sealed);
+            let taken_all = segment.and_then(|segment| taken.from(&segment.view()?, next..end));
+            let taken_all = taken_all.map_err(|error| Failed { sealed: Some(*sealed), error })?;
+            if taken_all.is_break() {
                 return Ok(taken.entries.into());
             }
             next = end;
         }
         if next < range.end {
-            let _: ControlFlow<()> = taken.from(&published.active.view()?, next..range.end)?;
+            let view = published.active.view();
+            let taken_all = view.and_then(|view| taken.from(&view, next..range.end));
+            let _: ControlFlow<()> = taken_all.map_err(|error| Failed { sealed: None, error })?;
         }
         Ok(taken.entries.into())
     }
@@ -242,6 +270,12 @@ impl Reader {
             ),
         })
     }
+}
+
+/// Why a read found nothing, and in which sealed segment, if in one.
+struct Failed {
+    sealed: Option<Sealed>,
+    error: StoreError,
 }
 
 /// Whether the active segment holds a commit that is not published yet. Where it does not, what was

@@ -1,8 +1,12 @@
 //! What the handles and the threads of one store share.
 
-use std::sync::{
-    Arc, Condvar, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+use std::{
+    iter,
+    ops::Range,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
 use graft_core::{Identity, Index, LogId, StoreError, Term};
@@ -15,7 +19,10 @@ use super::{
     spare::Spare,
     writer::Born,
 };
-use crate::medium::{LockGuard, Medium};
+use crate::{
+    medium::{LockGuard, Medium},
+    outline::term_in,
+};
 
 /// What the handles and the threads of one store share.
 pub(super) struct Shared {
@@ -56,6 +63,19 @@ pub(super) struct Published {
 }
 
 impl Published {
+    /// Whether entries of `range`, all of which this one has, are gone or others in `later`.
+    pub(super) fn differs_in(&self, range: &Range<Index>, later: &Self) -> bool {
+        let is_there = later.compacted.index < range.start && later.last.index.next() >= range.end;
+        let begins = |of: &Self| {
+            let within = of.terms.iter().filter(|(begin, _)| range.contains(begin));
+            let first = (range.start, term_in(&of.terms, range.start));
+            let rest = within.map(|(begin, term)| (*begin, Some(*term)));
+            iter::once(first).chain(rest.skip_while(|(begin, _)| *begin == range.start)).collect()
+        };
+        let [these, those]: [Vec<_>; 2] = [begins(self), begins(later)];
+        !is_there || these != those
+    }
+
     pub(super) fn new(born: &Born) -> Self {
         let state = &born.state;
         Self {

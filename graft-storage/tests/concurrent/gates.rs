@@ -41,6 +41,8 @@ struct State {
     closed: Vec<Pass>,
     /// Calls that came to a closed gate.
     reached: Vec<Pass>,
+    /// Openings of files for reading alone, held up or not.
+    came: Vec<Pass>,
     renamed: Vec<(String, String)>,
     removed: Vec<String>,
     synced: Vec<String>,
@@ -53,6 +55,9 @@ impl Gates {
 
     fn pass(&self, pass: &Pass) {
         let mut state = self.lock();
+        if matches!(pass, Pass::Open(_)) {
+            state.came.push(pass.clone());
+        }
         if state.closed.contains(pass) {
             state.reached.push(pass.clone());
             self.changed.notify_all();
@@ -95,6 +100,16 @@ impl Gated {
         let state = self.gates.lock();
         let found = state.renamed.iter().find(|(before, _)| before == from);
         found.map(|(_, to)| to.clone())
+    }
+
+    /// How often the file of this name was opened for reading alone, or somebody tried.
+    pub(crate) fn opened(&self, name: &str) -> usize {
+        let state = self.gates.lock();
+        state
+            .came
+            .iter()
+            .filter(|pass| matches!(pass, Pass::Open(opened) if opened == name))
+            .count()
     }
 
     pub(crate) fn was_removed(&self, name: &str) -> bool {
