@@ -6,8 +6,9 @@
 mod common;
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     pin::{Pin, pin},
+    sync::mpsc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -247,12 +248,24 @@ fn whoever_waits_is_woken() {
     const LIMIT: Duration = Duration::from_secs(60);
     let store = born();
     let disk = store.faults();
+    block_on(LIMIT, store.write(append(1, 1..4))).expect("nothing is held up yet").unwrap();
     disk.stall();
     std::thread::scope(|scope| {
-        let writer = scope.spawn(|| block_on(LIMIT, store.write(append(1, 1..4))));
+        let writer = scope.spawn(|| block_on(LIMIT, store.write(append(1, 4..7))));
         block_on(LIMIT, disk.until_held(1)).expect("the write never arrived");
         let reader = store.clone();
-        let read = scope.spawn(move || block_on(LIMIT, reader.read(Index(1)..Index(4), 1)));
+        let (said, polled) = mpsc::channel();
+        let read = scope.spawn(move || {
+            // Of what is there whichever of both is first.
+            let mut read = pin!(reader.read(Index(1)..Index(4), 1));
+            let watched = poll_fn(|context| {
+                let polled = read.as_mut().poll(context);
+                let _ = said.send(polled.is_pending());
+                polled
+            });
+            block_on(LIMIT, watched)
+        });
+        assert!(polled.recv().unwrap(), "the read is not held up");
         disk.resume();
         assert!(writer.join().unwrap().expect("the writer hangs").is_ok());
         assert!(read.join().unwrap().expect("the reader hangs").is_ok());
