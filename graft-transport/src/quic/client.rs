@@ -12,6 +12,7 @@ use tokio::{
 
 use super::{
     agreement,
+    begun::Begun,
     clients::{ClientLine, ToClient},
     gate::Run,
     queue::Queue,
@@ -261,9 +262,12 @@ async fn read(
 ) -> Result<Done, End> {
     let counters = &shared.counters;
     let mut requests = Vec::new();
+    let mut begun = Begun::new(&shared.clients.room, &line, shared.config.timing);
     loop {
         let now = shared.runtime.now();
+        let mut is_whole = false;
         while let Some(frame) = incoming.frames.next()? {
+            is_whole = true;
             if frame.kind() == Kind::Refusal {
                 return Err(End::Refused(decode_refusal(&frame)?));
             }
@@ -283,9 +287,11 @@ async fn read(
                 break;
             }
         }
-        // Who does not read replies is not listened to: requests that wait for it use up its memory.
-        line.queue.room().await;
-        if !incoming.fill(&counters.bytes_received).await? {
+        if is_whole {
+            begun.end();
+        }
+        begun.may_read(&incoming).await;
+        if !begun.fill(&mut incoming, &counters.bytes_received).await? {
             return Ok(Done::Reading);
         }
     }

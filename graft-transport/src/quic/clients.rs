@@ -11,6 +11,7 @@ use quinn::Connection;
 use tokio::sync::Notify;
 
 use super::{
+    begun::Room,
     config::Bounds,
     gate::Run,
     intake::{Intake, Share},
@@ -95,6 +96,8 @@ pub(super) struct Clients {
     members: Mutex<Option<Members>>,
     /// What of their requests was let in.
     pub(super) intake: Intake,
+    /// What frames that they have begun may hold before that.
+    pub(super) room: Room,
 }
 
 #[derive(Debug, Default)]
@@ -135,7 +138,7 @@ impl Lines {
 impl Clients {
     pub(super) fn new(bounds: &Bounds) -> Self {
         let (lines, members) = (RwLock::default(), Mutex::default());
-        Self { lines, members, intake: Intake::new(bounds) }
+        Self { lines, members, intake: Intake::new(bounds), room: Room::new(bounds) }
     }
 
     /// Takes in a new line and puts what each client is told first into its queue.

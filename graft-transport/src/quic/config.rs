@@ -76,9 +76,15 @@ pub struct Bounds {
     /// The same of all clients together. Default 8 MiB: two that have their whole share under way keep every disk busy, and
     /// the more is let in, the longer everybody waits.
     pub request_bytes: usize,
+    /// What large frames of all clients may hold from when they begin until what they ask for is let in, in bytes; those of
+    /// 16 KiB and less are free. Who gets no room is not read, and who has some and does not go on is disconnected: after
+    /// [`Timing::idle_timeout`] without a byte, or [`Timing::agreement`] and a second for each 100 KiB. Default 8 MiB: as
+    /// much as is let in of their requests.
+    pub begun_bytes: usize,
     /// How many peers may be connected. Default 64, far above any cluster.
     pub peers: usize,
-    /// How many clients may be connected. Default 1024: they take less than 64 MiB, which a test shows.
+    /// How many clients may be connected. Default 1024: they take less than 64 MiB while they ask for
+    /// little, and 200 that each begin the largest request and do not end it take no more, which tests show.
     pub clients: usize,
     /// How many connections may be between their first packet and the agreement of both sides. Default 256: what
     /// one address may begin at once, and some more.
@@ -104,6 +110,7 @@ impl Default for Bounds {
             reply_bytes: 32 << 20,
             client_request_bytes: 4 << 20,
             request_bytes: 8 << 20,
+            begun_bytes: 8 << 20,
             peers: 64,
             clients: 1024,
             handshakes: 256,

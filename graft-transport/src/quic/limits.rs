@@ -26,9 +26,13 @@ pub(super) const STREAM_WINDOW: u32 = 4 << 20;
 /// need.
 const PEER_WINDOW: u32 = 4 * STREAM_WINDOW;
 
-/// What a client may have on its way to a server before that has read it, and a server to a client. Far
+/// What a server may have on its way to a client, and a client that sends much to a server before that has read it. Far
 /// below a peer's: there are many clients.
 const CLIENT_WINDOW: u32 = 1 << 20;
+
+/// What any client may have on its way to a server before that has read it: a thousand of them can put down 32 MiB. It
+/// is as much as a few hundred small requests, and [`Begun`](super::begun::Begun) gives more where more comes.
+const NARROW_WINDOW: u32 = 32 << 10;
 
 /// How many streams the other side may open: a peer has one for each of its three classes.
 pub(super) const PEER_STREAMS: u32 = 3;
@@ -81,7 +85,7 @@ pub(super) fn server_config(
 ) -> Result<quinn::ServerConfig, VarIntBoundsExceeded> {
     let mut transport = transport_config(timing)?;
     transport
-        .receive_window(VarInt::from_u32(CLIENT_WINDOW))
+        .receive_window(VarInt::from_u32(NARROW_WINDOW))
         .send_window(u64::from(CLIENT_WINDOW))
         .max_concurrent_bidi_streams(VarInt::from_u32(CLIENT_STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(PEER_STREAMS));
@@ -128,6 +132,19 @@ pub(super) fn widen_for_peer(connection: &quinn::Connection) {
     connection.set_receive_window(VarInt::from_u32(PEER_WINDOW));
     connection.set_send_window(u64::from(PEER_WINDOW));
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(0));
+}
+
+/// Widens the window of a client that sends much.
+pub(super) fn widen_for_client(connection: &quinn::Connection) {
+    connection.set_receive_window(VarInt::from_u32(CLIENT_WINDOW));
+}
+
+/// Lets a client with a narrow window send so much more, once.
+pub(super) fn allow_more(connection: &quinn::Connection, bytes: usize) {
+    let more = u32::try_from(bytes).unwrap_or(u32::MAX - NARROW_WINDOW);
+    // What it was let send beyond its window is not let send again when it was read.
+    connection.set_receive_window(VarInt::from_u32(NARROW_WINDOW.saturating_add(more)));
+    connection.set_receive_window(VarInt::from_u32(NARROW_WINDOW));
 }
 
 fn transport_config(timing: &Timing) -> Result<TransportConfig, VarIntBoundsExceeded> {

@@ -12,6 +12,7 @@
 
 mod accept;
 mod agreement;
+mod begun;
 mod client;
 mod clients;
 mod config;

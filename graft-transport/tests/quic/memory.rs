@@ -10,19 +10,21 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use graft_core::{NodeId, Reply};
+use bytes::Bytes;
+use graft_core::{GroupId, NodeId, Reply};
 use graft_transport::{
     quic::{
         Network,
         tls::{Alpn, Tls},
     },
-    wire::v1::encode_hello,
+    wire::v1::{Header, Kind, Limits, RefusalCode, encode_hello},
 };
-use tokio::task::JoinSet;
+use quinn::ConnectionError;
+use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
     authority,
-    common::{Client, Server, client_tls, config, loopback, runtime},
+    common::{Client, PATIENCE, Server, client_tls, config, loopback, runtime},
     raw::{self, client_hello, frames},
 };
 
@@ -101,17 +103,14 @@ struct Flood {
 }
 
 impl Flood {
-    const SENDERS: u8 = 24;
-    const EACH: usize = 50;
-
-    async fn of(to: SocketAddr) -> Self {
-        let senders = 2..Self::SENDERS + 2;
+    async fn with(to: SocketAddr, senders: u8, each: usize) -> Self {
+        let senders = 2..senders + 2;
         let endpoints: Vec<_> =
             senders.map(|last| raw::endpoint_at(Ipv4Addr::new(127, 0, 0, last))).collect();
         let mut connections = Vec::new();
         for endpoint in &endpoints {
             let mut attempts = JoinSet::new();
-            for _ in 0..Self::EACH {
+            for _ in 0..each {
                 let (endpoint, tls) = (endpoint.clone(), client_tls("mallory"));
                 attempts.spawn(async move {
                     let connection = raw::connect(&endpoint, &tls, Alpn::Client, to).await.ok()?;
@@ -152,7 +151,7 @@ async fn a_flood_of_connections_takes_bounded_memory_and_clients_are_served() {
     client.connects_to(node).await;
     serves(&client, node, 1).await;
     let idle = server.kib("VmRSS:");
-    let flood = Flood::of(server.address).await;
+    let flood = Flood::with(server.address, 24, 50).await;
     serves(&client, node, 2).await;
     let connected = flood.connected();
     let most = server.kib("VmHWM:").saturating_sub(idle);
@@ -161,4 +160,61 @@ async fn a_flood_of_connections_takes_bounded_memory_and_clients_are_served() {
     assert!(connected < bound, "{connected} are connected beside the one, {bound} may be");
     assert!(connected > bound / 2, "that is no flood: {connected} are connected");
     assert!(most <= MOST_KIB, "{connected} connections take {most} KiB");
+}
+
+/// All but the last bytes of the largest request, and how it goes on from a client that never ends it.
+fn half_a_frame() -> Vec<u8> {
+    let (limits, kind) = (Limits::default(), Kind::Requests);
+    let (body_bytes, payload_bytes) = (limits.body(kind), limits.payload(kind));
+    let (cluster, group) = (config("a").cluster, GroupId(0));
+    let header = Header { kind, cluster, group, body_bytes, payload_bytes };
+    let rest = (body_bytes as usize).next_multiple_of(16) + payload_bytes as usize;
+    let mut bytes = header.encode().to_vec();
+    bytes.resize(bytes.len() + rest - 16, 1);
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_that_never_end_take_bounded_memory_and_clients_are_served() {
+    let server = Process::start();
+    let node = NodeId::of_name("a");
+    let client = Client::start(&[server.address]);
+    client.connects_to(node).await;
+    serves(&client, node, 1).await;
+    let idle = server.kib("VmRSS:");
+    let flood = Flood::with(server.address, 8, 25).await;
+    let connected = flood.connected();
+    assert!(connected > 150, "that is no flood: {connected} are connected");
+    let half = Bytes::from(half_a_frame());
+    let mut sending = JoinSet::new();
+    for (connection, mut send) in flood.connections {
+        let half = half.clone();
+        sending.spawn(async move {
+            let _as_far_as_it_is_read = send.write_all_chunks(&mut [half]).await;
+            connection.closed().await
+        });
+    }
+    // As many as have room lose it, and the next ones get it, while the client is served.
+    let mut number = 2;
+    for _ in 0..20 {
+        let ended = timeout(PATIENCE, async {
+            loop {
+                tokio::select! {
+                    biased;
+                    ended = sending.join_next() => break ended.unwrap().unwrap(),
+                    () = serves(&client, node, number) => number += 1,
+                }
+            }
+        });
+        let ConnectionError::ApplicationClosed(close) = ended.await.expect("one ends in time")
+        else {
+            continue;
+        };
+        let code = u64::from(close.error_code);
+        assert_eq!(code, u64::from(RefusalCode::TooSlow.number()), "{close}");
+    }
+    serves(&client, node, number + 1).await;
+    let most = server.kib("VmHWM:").saturating_sub(idle);
+    println!("{connected} frames that never end take {most} KiB above {idle} KiB");
+    assert!(most <= MOST_KIB, "{connected} such frames take {most} KiB");
 }

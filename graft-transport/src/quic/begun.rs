@@ -1,0 +1,118 @@
+//! What clients' large frames may hold while they come: whoever gets no room is not read, and whoever has some and does
+//! not go on loses its connection.
+//!
+//! A frame lies in memory before anybody knows what it asks for, so the [intake](super::intake) cannot count it yet. And
+//! what a connection has on its way lies here unread: were every window as wide as a fast client wants it, a thousand
+//! clients could put down a gigabyte. So all begin with a narrow window. The first few that send much get a wide one,
+//! for as long as they are connected; the others are let send as much more as they have room for.
+
+use std::time::Duration;
+
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, timeout},
+};
+
+use super::{
+    clients::ClientLine,
+    config::{Bounds, Timing},
+    limits,
+    stream::{self, End, Incoming},
+};
+use crate::wire::v1::RefusalCode;
+
+/// Frames of at most so many bytes need no room: less than a narrow window lets lie here anyway.
+const SMALL: usize = 16 << 10;
+
+/// How many clients have a wide window at a time.
+const WIDE: usize = 8;
+
+/// What a frame has time for, a KiB, beside what any frame has: the slowest link that is worth waiting for has 100 KB/s.
+const PER_KIB: Duration = Duration::from_millis(10);
+
+/// The room of all clients.
+#[derive(Debug)]
+pub(super) struct Room {
+    bytes: Semaphore,
+    most: u32,
+    wide: Semaphore,
+}
+
+impl Room {
+    pub(super) fn new(bounds: &Bounds) -> Self {
+        let most = u32::try_from(bounds.begun_bytes).unwrap_or(u32::MAX).max(1);
+        Self { bytes: Semaphore::new(most as usize), most, wide: Semaphore::new(WIDE) }
+    }
+}
+
+/// The large frame that a client is sending, if it does.
+#[derive(Debug)]
+pub(super) struct Begun<'a> {
+    room: &'a Room,
+    line: &'a ClientLine,
+    timing: Timing,
+    held: Option<Held<'a>>,
+    wide: Option<SemaphorePermit<'a>>,
+}
+
+#[derive(Debug)]
+struct Held<'a> {
+    _room: SemaphorePermit<'a>,
+    /// How much longer the rest may take. What this side takes its time for does not count.
+    left: Duration,
+}
+
+impl<'a> Begun<'a> {
+    pub(super) const fn new(room: &'a Room, line: &'a ClientLine, timing: Timing) -> Self {
+        Self { room, line, timing, held: None, wide: None }
+    }
+
+    /// Gives the room back: what came was let in, or has gone.
+    pub(super) fn end(&mut self) {
+        self.held = None;
+    }
+
+    /// Waits until more may be read.
+    ///
+    /// Who does not read replies is not listened to: requests that wait for it use up its memory. But the rest of a
+    /// frame that has room is listened to, or others would wait for it as well.
+    pub(super) async fn may_read(&mut self, incoming: &Incoming) {
+        if self.held.is_some() {
+            return;
+        }
+        self.line.queue.room().await;
+        let Some((whole, missing)) = incoming.frames.begun().filter(|(whole, _)| *whole > SMALL)
+        else {
+            return;
+        };
+        let bytes = u32::try_from(whole).unwrap_or(self.room.most).min(self.room.most);
+        // It is never closed.
+        let Ok(room) = self.room.bytes.acquire_many(bytes).await else { return };
+        let kib = u32::try_from(whole >> 10).unwrap_or(u32::MAX);
+        self.held = Some(Held { _room: room, left: self.timing.agreement + PER_KIB * kib });
+        if self.wide.is_none() {
+            self.wide = self.room.wide.try_acquire().ok();
+            match self.wide {
+                Some(_) => limits::widen_for_client(&self.line.connection),
+                None => limits::allow_more(&self.line.connection, missing.min(bytes as usize)),
+            }
+        }
+    }
+
+    /// Reads more, for as long as a frame that has room may still take.
+    pub(super) async fn fill(
+        &mut self,
+        incoming: &mut Incoming,
+        counter: &super::stats::Counter,
+    ) -> Result<bool, End> {
+        let Some(held) = &mut self.held else { return incoming.fill(counter).await };
+        let began = Instant::now();
+        let patience = held.left.min(self.timing.idle_timeout);
+        let Ok(filled) = timeout(patience, incoming.fill(counter)).await else {
+            let text = "the rest of a frame that it began does not come: others wait for its room";
+            return Err(stream::refuse(RefusalCode::TooSlow, text));
+        };
+        held.left = held.left.saturating_sub(began.elapsed());
+        filled
+    }
+}
