@@ -134,6 +134,12 @@ pub(super) fn widen_for_peer(connection: &quinn::Connection) {
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(0));
 }
 
+/// Sends a peer something that it acknowledges at once: a window that is a byte wider, once.
+pub(super) fn ask_for_sign_of_life(connection: &quinn::Connection) {
+    connection.set_receive_window(VarInt::from_u32(PEER_WINDOW + 1));
+    connection.set_receive_window(VarInt::from_u32(PEER_WINDOW));
+}
+
 /// Widens the window of a client that sends much.
 pub(super) fn widen_for_client(connection: &quinn::Connection) {
     connection.set_receive_window(VarInt::from_u32(CLIENT_WINDOW));

@@ -16,6 +16,7 @@ mod begun;
 mod client;
 mod clients;
 mod config;
+mod copies;
 mod dial;
 mod gate;
 mod intake;

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{
-    agreement,
+    agreement, copies,
     peers::{CLASSES, DONE, Joined, PeerLine},
     shared::{Shared, Way},
     stream::{self, Encode, End, Incoming},
@@ -132,6 +132,7 @@ async fn agree(
     }
     let theirs = decode_hello(&frame)?;
     agreement::check_peer(&own, &theirs, certified.name(), expected).map_err(End::Refuse)?;
+    copies::check(shared, &theirs).await?;
     if expected.is_none() {
         // Before it hears that all is well.
         shared.peers.admit(&theirs, side.is_called_by_lower(&own, &theirs), &shared.config)?;

@@ -111,7 +111,9 @@ impl Lines {
         };
         let same = of_node.iter().find(|known| known.hello.incarnation == hello.incarnation);
         match same {
-            Some(known) if known.called_by_lower && !called_by_lower => Err(crossed(known, config)),
+            Some(known) if known.called_by_lower && !called_by_lower => {
+                crossed(known, hello, config)
+            }
             _ => Ok(()),
         }
     }
@@ -150,6 +152,16 @@ impl Peers {
         }
     }
 
+    /// The line of another process with the same birth, where both say which process they are.
+    pub(super) fn other_process(&self, hello: &Hello) -> Option<Arc<PeerLine>> {
+        let is_other = |known: &&Arc<PeerLine>| {
+            let (own, theirs) = (known.hello.client, hello.client);
+            known.hello.incarnation == hello.incarnation && own != theirs && own != 0 && theirs != 0
+        };
+        let lines = self.lines.read().unwrap_or_else(PoisonError::into_inner);
+        lines.by_node.get(&hello.node)?.iter().find(is_other).map(Arc::clone)
+    }
+
     /// Whether one who says this of itself would be taken in now.
     pub(super) fn admit(
         &self,
@@ -162,7 +174,7 @@ impl Peers {
     }
 
     /// Takes in a new line. It takes the place of an earlier one with the same birth of the same peer: who connects
-    /// again has lost the earlier one, even where this side has not noticed yet. Only where two calls cross, that of the
+    /// again has lost the earlier one, even where this side has not noticed yet; copies were refused before. Only where two calls cross, that of the
     /// lower number stays, whichever came first: so both sides keep the same one.
     pub(super) fn join(&self, line: &Arc<PeerLine>, config: &NetworkConfig) -> Result<Joined, End> {
         let mut lines = self.lines.write().unwrap_or_else(PoisonError::into_inner);
@@ -233,19 +245,28 @@ impl Peers {
     }
 }
 
-/// The end of a call while the other side's own is connected. Where that happened in one moment it is as it should be, and
-/// one is enough. Later, the caller does not have that connection: another process has it.
-fn crossed(known: &PeerLine, config: &NetworkConfig) -> End {
+/// What becomes of a call while the other side's own is connected. Where that happened in one moment it is as it should be,
+/// and one is enough. Later, the caller does not have that connection any more.
+fn crossed(known: &PeerLine, hello: &Hello, config: &NetworkConfig) -> Result<(), End> {
     let (lasted, timing) = (known.since.elapsed(), &config.timing);
+    let is_same = known.hello.client == hello.client;
+    let says_which = known.hello.client != 0 && hello.client != 0;
+    if says_which && !is_same {
+        // Another process, beside which nobody answers any more: see `copies`.
+        return Ok(());
+    }
     if lasted <= timing.dial + timing.handshake + timing.agreement {
-        return End::Stopped;
+        return Err(End::Stopped);
+    }
+    if says_which {
+        return Ok(());
     }
     let text = format!(
         "{:?} of this very birth is connected here for {lasted:.0?} already: another process runs with a copy of its store, \
          if it was not just started again",
         known.hello.name
     );
-    stream::refuse(RefusalCode::WrongServer, text)
+    Err(stream::refuse(RefusalCode::WrongServer, text))
 }
 
 /// The end of a connection that both sides wanted.

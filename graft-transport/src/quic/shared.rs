@@ -38,6 +38,8 @@ pub(super) struct Shared {
     pub(super) node: NodeId,
     /// The incarnation, zero while it is not known.
     pub(super) incarnation: AtomicU64,
+    /// A number that this process has drawn.
+    process: u64,
     pub(super) tls: Tls,
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) gate: Gate,
@@ -84,6 +86,8 @@ impl Shared {
             differences: Mutex::default(),
             config,
             tls,
+            // Zero says nothing.
+            process: runtime.random().max(1),
             runtime,
         }
     }
@@ -100,7 +104,7 @@ impl Shared {
             node: self.node,
             name: config.name.clone(),
             incarnation: Incarnation(self.incarnation.load(Ordering::Relaxed)),
-            client: 0,
+            client: self.process,
             machine: config.machine.clone(),
             format: config.format,
             schema: config.schema,

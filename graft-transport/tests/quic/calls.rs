@@ -165,30 +165,55 @@ async fn the_call_of_the_lower_number_takes_the_place_of_the_others() {
 }
 
 #[tokio::test]
-async fn a_copy_of_a_store_is_refused_while_the_other_is_there_and_both_sides_say_so() {
-    let log = Log::begin();
-    let [one, _other] = connected().await;
+async fn a_copy_of_a_store_is_refused_while_the_other_answers_and_both_sides_say_so() {
     let [low, high] = low_and_high();
-    // Two calls do not cross any more.
-    tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(8)).await;
-    tokio::time::resume();
-    let copy = server(high, 2, Duration::from_millis(1));
-    tell(&copy.network, (low, &one.network));
-    let is_refused = |stats: &Stats| stats.refused_by_others.contains_key("wrong server");
-    let stats = until(&copy.network, "it is refused", is_refused).await;
-    assert_eq!(stats.peers_connected, 0);
-    for (server, peer) in [(low, high), (high, low)] {
-        let words = [
-            &format!("node={server:?}"),
-            &format!("{peer}: wrong server"),
-            "WARN",
-            "a copy of its store",
-        ];
-        let said = eventually("it is said", || log.lines_with(&words).pop()).await;
-        assert!(said.contains("refused"), "{said}");
+    for (name, birth, peer) in [(high, 2, low), (low, 1, high)] {
+        let log = Log::begin();
+        let [one, other] = connected().await;
+        let (mut asked, mut first) = if name == high { (one, other) } else { (other, one) };
+        let copy = server(name, birth, Duration::from_millis(1));
+        tell(&copy.network, (peer, &asked.network));
+        // It tries again and again, and takes nobody's place.
+        let is_refused =
+            |stats: &Stats| stats.refused_by_others.get("wrong server").is_some_and(|n| *n >= 3);
+        let stats = until(&copy.network, "it is refused", is_refused).await;
+        assert_eq!(stats.peers_connected, 0, "the copy of {name}");
+        for (server, peer) in [(peer, name), (name, peer)] {
+            let words = [
+                &format!("node={server:?}"),
+                &format!("{peer}: wrong server"),
+                "WARN",
+                "a copy of its store",
+                &first.network.local_addr().to_string(),
+            ];
+            let said = eventually("it is said", || log.lines_with(&words).pop()).await;
+            assert!(said.contains("refused"), "{said}");
+        }
+        send(&asked, first.node(), birth, 7);
+        hears(&mut first, 7).await;
+        send(&first, asked.node(), 3 - birth, 8);
+        hears(&mut asked, 8).await;
+        assert_eq!(first.network.stats().peers_connected, 1, "{name} was not disturbed");
+        assert_eq!(asked.network.stats().peers_connected, 1);
     }
-    assert_eq!(one.network.stats().peers, 1);
+}
+
+#[tokio::test]
+async fn a_server_that_was_started_again_takes_the_place_of_its_silent_process() {
+    let [low, high] = low_and_high();
+    let mut asked = server(high, 2, PATIENCE);
+    let mut before = Raw::server(low, asked.network.local_addr()).await;
+    before.hello(&Hello { client: 7, ..hello(low, 1) }).await;
+    until(&asked.network, "the first is taken in", |stats| stats.peers == 1).await;
+    // Whatever is sent to where it was reaches nobody any more.
+    before.rebind();
+    let after = server(low, 1, PATIENCE);
+    tell(&after.network, (high, &asked.network));
+    until(&after.network, "the second is taken in", |stats| stats.peers == 1).await;
+    send(&after, asked.node(), 2, 7);
+    hears(&mut asked, 7).await;
+    let stats = asked.network.stats();
+    assert_eq!((stats.peers, stats.peers_connected, stats.refused.len()), (1, 2, 0));
 }
 
 #[tokio::test]

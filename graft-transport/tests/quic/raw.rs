@@ -140,6 +140,7 @@ pub(crate) fn server_hello(name: &str) -> Hello {
     Hello {
         cluster: config(name).cluster,
         role: Role::Server,
+        client: 0,
         node: NodeId::of_name(name),
         name: name.into(),
         ..client_hello()

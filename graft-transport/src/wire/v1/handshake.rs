@@ -25,7 +25,8 @@ pub struct Hello {
     pub name: String,
     /// The birth of the server's store; zero from a client.
     pub incarnation: Incarnation,
-    /// A number that the client has drawn, so that its connections are told apart; zero from a server.
+    /// A number that the client has drawn, so that its connections are told apart; from a server, one that its process has
+    /// drawn, so that one that was started again is told from a copy of its store. Zero says nothing.
     pub client: u64,
     /// The name of the type of the entries.
     pub machine: String,
