@@ -2,6 +2,7 @@
 
 use graft_core::NodeId;
 
+use super::stream;
 use crate::wire::v1::{Hello, Protocol, Refusal, RefusalCode, Role, Schema};
 
 /// Whether the two speak a common version at all. Everything else may mean something else in another.
@@ -49,7 +50,7 @@ fn server(theirs: &Hello, certified: &str) -> Result<(), Refusal> {
 fn entries(own: &Hello, theirs: &Hello) -> Result<(), Refusal> {
     let is_stated = |hello: &Hello| !hello.machine.is_empty();
     if is_stated(own) && is_stated(theirs) && own.machine != theirs.machine {
-        let (own, theirs) = (&own.machine, &theirs.machine);
+        let (own, theirs) = (&own.machine, stream::cleaned(&theirs.machine));
         return refuse(
             RefusalCode::WrongEntry,
             format!(

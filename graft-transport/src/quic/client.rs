@@ -21,8 +21,8 @@ use super::{
     tls::CertifiedPeer,
 };
 use crate::wire::v1::{
-    FrameReader, Hello, Kind, Kinds, Limits, Outgoing, RefusalCode, decode_hello, decode_refusal,
-    decode_requests, encode_hello, encode_members, encode_refusal, encode_replies,
+    FrameReader, Hello, Kind, Kinds, Limits, Outgoing, RefusalCode, decode_hello, decode_requests,
+    encode_hello, encode_members, encode_refusal, encode_replies,
 };
 
 /// Runs a connection of a client until it ends. The permit is that of its handshake, which ends with the
@@ -117,7 +117,7 @@ async fn agree(
     incoming.frames.expect(Kinds::HANDSHAKE);
     let frame = incoming.frame(&shared.counters.bytes_received).await?;
     if frame.kind() == Kind::Refusal {
-        return Err(End::Refused(decode_refusal(&frame)?));
+        return Err(End::stated(&frame));
     }
     let theirs = decode_hello(&frame)?;
     agreement::check_client(&own, &theirs).map_err(End::Refuse)?;
@@ -269,7 +269,7 @@ async fn read(
         while let Some(frame) = incoming.frames.next()? {
             is_whole = true;
             if frame.kind() == Kind::Refusal {
-                return Err(End::Refused(decode_refusal(&frame)?));
+                return Err(End::stated(&frame));
             }
             if requests.is_empty() {
                 requests = decode_requests(&frame, line.link, now)?;

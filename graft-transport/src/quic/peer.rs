@@ -19,7 +19,7 @@ use super::{
 };
 use crate::wire::v1::{
     FrameReader, Hello, Kind, Kinds, Limits, Outgoing, Refusal, RefusalCode, decode_hello,
-    decode_peer, decode_refusal, encode_hello, encode_peer, encode_refusal,
+    decode_peer, encode_hello, encode_peer, encode_refusal,
 };
 
 /// What may arrive on the stream of each class. A refusal may come at any time, on the first.
@@ -128,7 +128,7 @@ async fn agree(
     incoming.frames.expect(Kinds::HANDSHAKE);
     let frame = incoming.frame(&shared.counters.bytes_received).await?;
     if frame.kind() == Kind::Refusal {
-        return Err(End::Refused(decode_refusal(&frame)?));
+        return Err(End::stated(&frame));
     }
     let theirs = decode_hello(&frame)?;
     agreement::check_peer(&own, &theirs, certified.name(), expected).map_err(End::Refuse)?;
@@ -301,11 +301,12 @@ async fn read(
     loop {
         while let Some(frame) = incoming.frames.next()? {
             if frame.kind() == Kind::Refusal {
-                let refusal = decode_refusal(&frame)?;
                 shared.gate.offer_peers(&mut messages, &shared.counters);
-                return match refusal.code {
-                    RefusalCode::Closing => Ok(Done::Farewell(refusal)),
-                    _ => Err(End::Refused(refusal)),
+                return match End::stated(&frame) {
+                    End::Refused(refusal) if refusal.code == RefusalCode::Closing => {
+                        Ok(Done::Farewell(refusal))
+                    }
+                    end => Err(end),
                 };
             }
             let envelope = decode_peer(&frame)?;

@@ -192,20 +192,20 @@ impl Shared {
                 if refusal.code == RefusalCode::Closing {
                     return;
                 }
-                self.counters.count_refused(&refusal.code.to_string());
+                self.counters.count_refused(&stream::label(refusal.code));
                 let what = match way {
                     Way::Peer => "a peer is refused",
                     Way::Client => "a client is refused",
                 };
                 self.say(
                     what,
-                    &format!("{name}: {}", refusal.code),
+                    &format!("{name}: {}", stream::label(refusal.code)),
                     &format_args!("{refusal} ({address})"),
                 );
             }
             End::Refused(refusal) => {
                 connection.close(DONE, b"");
-                self.counters.count_refused_by_other(&refusal.code.to_string());
+                self.counters.count_refused_by_other(&stream::label(refusal.code));
                 if refusal.code == RefusalCode::Closing {
                     self.say_stopped(way, name, refusal, address);
                     return;
@@ -216,7 +216,7 @@ impl Shared {
                 };
                 self.say(
                     what,
-                    &format!("{name}: {}", refusal.code),
+                    &format!("{name}: {}", stream::label(refusal.code)),
                     &format_args!("{refusal} ({address})"),
                 );
             }

@@ -5,7 +5,9 @@ use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, VarI
 use tokio::time::timeout;
 
 use super::{queue::Queue, stats::Counter, tls::HandshakeRefused};
-use crate::wire::v1::{Frame, FrameReader, Outgoing, Refusal, RefusalCode, WireError};
+use crate::wire::v1::{
+    Frame, FrameReader, Outgoing, Refusal, RefusalCode, WireError, decode_refusal,
+};
 
 /// How much is encoded before it is written: the other side can begin with it meanwhile.
 const WRITE_BYTES: usize = 256 << 10;
@@ -27,12 +29,20 @@ pub(super) enum End {
 }
 
 impl End {
+    /// The end that the other side states in a frame.
+    pub(super) fn stated(frame: &Frame) -> Self {
+        match decode_refusal(frame) {
+            Ok(Refusal { code, text }) => Self::Refused(Refusal { code, text: cleaned(&text) }),
+            Err(error) => error.into(),
+        }
+    }
+
     /// The end of a connection that the library reports.
     pub(super) fn of(error: ConnectionError) -> Self {
         match &error {
             ConnectionError::ApplicationClosed(close) => {
                 let code = u64::from(close.error_code);
-                let text = String::from_utf8_lossy(&close.reason).into_owned();
+                let text = cleaned(&String::from_utf8_lossy(&close.reason));
                 match u16::try_from(code) {
                     Ok(0) | Err(_) => Self::Lost(error),
                     Ok(code) => {
@@ -43,6 +53,23 @@ impl End {
             _ => Self::Lost(error),
         }
     }
+}
+
+/// The reason of a refusal in words. The other side chooses its number, so all that are unknown here are one: otherwise it
+/// would choose how much is remembered of it.
+pub(super) fn label(code: RefusalCode) -> String {
+    match code {
+        RefusalCode::Other(_) => "a reason that is unknown here".to_owned(),
+        known => known.to_string(),
+    }
+}
+
+/// What another side says, without anything that could write on a terminal or fill a log.
+pub(super) fn cleaned(text: &str) -> String {
+    text.chars()
+        .map(|char| if char.is_control() { ' ' } else { char })
+        .take(Refusal::MAX_TEXT_BYTES)
+        .collect()
 }
 
 /// The end of a connection in words: those of the certificates, where they are the cause.

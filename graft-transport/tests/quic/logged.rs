@@ -1,11 +1,19 @@
 //! What an operator reads: names instead of numbers, dates instead of seconds, and warnings only where something is wrong.
 
-use graft_transport::quic::{Network, Stats, tls::CertifiedName};
+use graft_core::ClusterId;
+use graft_transport::{
+    quic::{Network, Stats, tls::CertifiedName},
+    wire::v1::{Refusal, RefusalCode, encode_refusal},
+};
+use quinn::VarInt;
 
 use crate::{
     authority::{self, CLUSTER},
-    common::{PATIENCE, Server, bind, config, eventually, introduce, loopback, runtime, until},
+    common::{
+        PATIENCE, Server, bind, bind_with, config, eventually, introduce, loopback, runtime, until,
+    },
     log::Log,
+    raw::{Raw, client_hello, frames},
 };
 
 #[tokio::test]
@@ -47,4 +55,48 @@ async fn a_renewed_certificate_is_told_with_the_date_at_which_it_ends() {
     authority::dated(&own, 2001..until).replace_in(&tls, &authority::pem());
     let words = ["INFO", "certificates are in force", &format!("expires={until}-01-01T00:00:00Z")];
     assert_eq!(log.lines_with(&words).len(), 1, "{:?}", log.lines_with(&[]));
+}
+
+/// What would be a line of its own.
+const FORGED: &str = "x\n2026-11-29T15:00:00Z ERROR graft: the disk is lost\u{1b}[2J";
+
+#[tokio::test]
+async fn reasons_that_only_the_other_side_knows_are_one_however_many_it_invents() {
+    let log = Log::begin();
+    let server = Server::start("a");
+    for code in 1000..1040_u32 {
+        let other = Raw::client(server.network.local_addr()).await;
+        other.connection.close(VarInt::from_u32(code), FORGED.as_bytes());
+    }
+    let all = |stats: &Stats| stats.refused_by_others.values().sum::<u64>() == 40;
+    let stats = until(&server.network, "all are counted", all).await;
+    assert_eq!(stats.refused_by_others.len(), 1, "{:?}", stats.refused_by_others);
+    assert_eq!(log.lines_with(&["refused by a client", "the disk is lost"]).len(), 1);
+}
+
+#[tokio::test]
+async fn nothing_that_others_say_begins_a_line_of_its_own() {
+    let log = Log::begin();
+    let mut config = config("a");
+    config.machine = "Stack".into();
+    let server = Server::of(bind_with(config));
+    let to = server.network.local_addr();
+    // As the reason of an end, in a frame, and as the name of a machine.
+    let ends = Raw::client(to).await;
+    ends.connection.close(VarInt::from_u32(3), FORGED.as_bytes());
+    let mut refuses = Raw::client(to).await;
+    let refusal = Refusal { code: RefusalCode::WrongEpoch, text: FORGED.into() };
+    refuses.write(&frames(|out| encode_refusal(&refusal, ClusterId(0), out).unwrap())).await;
+    let mut differs = Raw::client(to).await;
+    let mut hello = client_hello();
+    hello.machine = FORGED.into();
+    differs.hello(&hello).await;
+    differs.ends_with(RefusalCode::WrongEntry).await;
+    let all = |stats: &Stats| stats.refused_by_others.len() == 2 && stats.refused.len() == 1;
+    until(&server.network, "all are counted", all).await;
+    let said = log.lines_with(&["the disk is lost"]);
+    assert_eq!(said.len(), 3, "{said:?}");
+    for line in said {
+        assert!(!line.contains(char::is_control), "{line:?}");
+    }
 }

@@ -24,8 +24,7 @@ use crate::{
     },
     wire::v1::{
         FrameReader, Hello, Kind, Kinds, Limits, Outgoing, RefusalCode, Schema, decode_hello,
-        decode_members, decode_refusal, decode_replies, encode_hello, encode_refusal,
-        encode_requests,
+        decode_members, decode_replies, encode_hello, encode_refusal, encode_requests,
     },
 };
 
@@ -133,7 +132,7 @@ async fn agree(
     incoming.frames.expect(Kinds::HANDSHAKE);
     let frame = incoming.frame(&shared.bytes_received).await?;
     if frame.kind() == Kind::Refusal {
-        return Err(End::Refused(decode_refusal(&frame)?));
+        return Err(End::stated(&frame));
     }
     let theirs = decode_hello(&frame)?;
     agreement::check_server(&own, &theirs, certified.name()).map_err(End::Refuse)?;
@@ -271,7 +270,7 @@ async fn read(shared: Arc<Shared>, node: NodeId, mut incoming: Incoming) -> Resu
                     }
                 }
                 Kind::Members => shared.learn(decode_members(&frame)?),
-                _ => return Err(End::Refused(decode_refusal(&frame)?)),
+                _ => return Err(End::stated(&frame)),
             }
         }
         if !incoming.fill(&shared.bytes_received).await? {
