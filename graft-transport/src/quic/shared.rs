@@ -138,7 +138,11 @@ impl Shared {
         self.say("a peer is there twice", &came.name, &text);
     }
 
+    /// Tells who came, of one that comes again and again once in a while.
     pub(super) fn say_up(&self, way: Way, name: &str, address: SocketAddr) {
+        if !self.may_say("connected", &format!("{} {name}", way.word())) {
+            return;
+        }
         let node = &self.config.name;
         match way {
             Way::Peer => {

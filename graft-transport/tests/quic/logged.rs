@@ -13,7 +13,7 @@ use crate::{
         PATIENCE, Server, bind, bind_with, config, eventually, introduce, loopback, runtime, until,
     },
     log::Log,
-    raw::{Raw, client_hello, frames},
+    raw::{Raw, client_hello, frames, server_hello},
 };
 
 #[tokio::test]
@@ -99,4 +99,18 @@ async fn nothing_that_others_say_begins_a_line_of_its_own() {
     for line in said {
         assert!(!line.contains(char::is_control), "{line:?}");
     }
+}
+
+#[tokio::test]
+async fn a_peer_that_comes_again_and_again_is_told_of_once() {
+    let log = Log::begin();
+    let server = Server::start("a");
+    for times in 1..=3 {
+        let mut peer = Raw::server("b", server.network.local_addr()).await;
+        peer.hello(&server_hello("b")).await;
+        until(&server.network, "it is connected", |stats| stats.peers_connected == times).await;
+        peer.connection.close(VarInt::from_u32(0), b"");
+        until(&server.network, "it is gone", |stats| stats.peers == 0).await;
+    }
+    assert_eq!(log.lines_with(&["a peer is connected"]).len(), 1);
 }
