@@ -1,9 +1,17 @@
 //! What a server lets in of its clients' requests before it has answered them.
 
-use graft_core::{Reply, Request};
-use graft_transport::quic::NetworkConfig;
+use std::time::Duration;
 
-use crate::common::{Client, Server, bind_with, config, eventually, until};
+use graft_core::{ClientRequest, EntryKind, GroupId, Link, Reply, Request};
+use graft_transport::{
+    quic::{NetworkConfig, Stats},
+    wire::v1::{Header, Kind, RefusalCode},
+};
+
+use crate::{
+    common::{Client, PATIENCE, Server, bind_with, config, eventually, runtime, until},
+    raw::{Raw, client_hello},
+};
 
 /// A small request counts for this many bytes.
 const SMALL: usize = 1 << 10;
@@ -109,4 +117,61 @@ async fn what_a_run_left_unanswered_does_not_weigh_on_the_next() {
     let after = client(&server).await;
     flood(&after, &server, 100..164);
     arrived(&mut server, 64).await;
+}
+
+#[tokio::test]
+async fn large_requests_of_many_clients_all_come_although_there_is_room_for_one_at_a_time() {
+    const CLIENTS: usize = 12;
+    const EACH: u64 = 4;
+    let mut config = config("a");
+    config.bounds.begun_bytes = 1;
+    let mut server = Server::of(bind_with(config));
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(client(&server).await);
+    }
+    let deadline = runtime().now() + PATIENCE * 2;
+    let payload = bytes::Bytes::from(vec![7; 300 << 10]);
+    for request_id in 0..EACH {
+        for client in &clients {
+            let (kind, payload) = (EntryKind::Plain, payload.clone());
+            let request = ClientRequest { request_id, deadline, kind, payload };
+            client.link.send(server.node(), request).unwrap();
+        }
+    }
+    let mut left = CLIENTS * usize::try_from(EACH).unwrap();
+    while left > 0 {
+        for request in arrived(&mut server, 1).await {
+            assert_eq!(request.payload, payload);
+            server.answer(&request, DONE);
+            left -= 1;
+        }
+    }
+    for client in &clients {
+        client.hears(&(server.node(), EACH - 1, DONE)).await;
+    }
+    assert_eq!(server.network.stats().clients_connected, CLIENTS as u64, "nobody came twice");
+}
+
+#[tokio::test]
+async fn who_sends_a_large_frame_byte_by_byte_is_refused_by_name() {
+    let mut config = config("a");
+    config.timing.agreement = Duration::from_secs(1);
+    let cluster = config.cluster;
+    let server = Server::of(bind_with(config));
+    let mut slow = Raw::client(server.network.local_addr()).await;
+    slow.hello(&client_hello()).await;
+    until(&server.network, "it is connected", |stats| stats.clients == 1).await;
+    let (kind, group) = (Kind::Requests, GroupId(0));
+    let header = Header { kind, cluster, group, body_bytes: 64, payload_bytes: 64 << 10 };
+    slow.write(&header.encode()).await;
+    let trickles = async {
+        while slow.send.write_all(&[0]).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, trickles).await.expect("it is refused in time");
+    slow.ends_with(RefusalCode::TooSlow).await;
+    let is_counted = |stats: &Stats| stats.refused.get("too slow") == Some(&1);
+    until(&server.network, "it is counted", is_counted).await;
 }
