@@ -235,6 +235,7 @@ impl FrameReader {
     }
 
     /// How long the frame is whose header has come and whose rest has not, and how much of it is missing.
+    #[cfg(feature = "quic")]
     pub(crate) fn begun(&self) -> Option<(usize, usize)> {
         match &self.state {
             State::Rest(header, bytes) => Some((header.rest(), header.rest() - bytes.len())),
