@@ -76,7 +76,7 @@ async fn a_server_with_a_wiped_disk_is_refused_by_name_on_both_sides() {
         let own = format!("server `{name}` does not take part in its cluster");
         check_words(
             &text,
-            &[&own, "says that the cluster is founded already", "membership change"],
+            &[&own, "says that the cluster is founded already", "leave this server stopped"],
         );
         cluster.logged_by_any(&["WARN", &format!("server=\"{name}\""), FOREIGN]).await;
         write(&cluster, 2).await;
