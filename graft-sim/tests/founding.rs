@@ -389,7 +389,7 @@ fn a_server_with_an_emptied_disk_is_refused_by_name_and_counted() {
     world.until("a refusal", || !emptied.is_open());
     let refusal = emptied.refusal();
     assert!(matches!(refusal, FoundingRefusal::AlreadyFounded { .. }), "{refusal:?}");
-    assert!(refusal.to_string().contains("membership change"), "{refusal}");
+    assert!(refusal.to_string().contains("leave this server stopped"), "{refusal}");
     let counted = handles.iter().map(|handle| world.detail(handle).raft.counters.foreign_births);
     assert!(counted.sum::<u64>() > 0);
     let store = world.stores[2].clone();
