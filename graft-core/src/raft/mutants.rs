@@ -139,7 +139,7 @@ mutants! {
             "the `Inflights` of etcd, and what came before them",
         UncommittedUnbounded
             "A leader takes in proposals although it cannot commit."
-            "etcd issue 9985: unbounded growth without a quorum",
+            "etcd pull request 10167: unbounded growth without a quorum",
     }
     only the simulator does {
         PreVoteRaisesTerm
@@ -187,7 +187,7 @@ mutants! {
     }
 }
 
-/// The bug that is switched on, if any, for what is around [`Raft`]: of no size in a default build.
+/// The bug that is switched on, if any: of no size in a default build.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Switch {
     #[cfg(any(test, feature = "mutants"))]
@@ -221,17 +221,10 @@ impl Switch {
 
 impl Raft {
     /// Whether this bug is switched on. Never, outside of tests.
-    #[cfg(any(test, feature = "mutants"))]
     pub(super) fn is_mutant(&self, mutant: Mutant) -> bool {
-        self.config.mutant == Some(mutant)
+        Switch::of(&self.config).is(mutant)
     }
 
-    /// Whether this bug is switched on. Never, outside of tests.
-    #[cfg(not(any(test, feature = "mutants")))]
-    #[expect(clippy::unused_self, reason = "the same call must compile with mutants")]
-    pub(super) const fn is_mutant(&self, _mutant: Mutant) -> bool {
-        false
-    }
     /// Keeps those who wait for what a deposed leader proposed.
     pub(super) fn keep_orphans(&mut self, open: VecDeque<(Index, Token)>) {
         #[cfg(any(test, feature = "mutants"))]
