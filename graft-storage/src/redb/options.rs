@@ -109,3 +109,16 @@ const fn ballast_page(segment_bytes: u64) -> u64 {
 
 /// As much as the segment that is written has: half of it may hold what a commit writes.
 const CACHE_BYTES: usize = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_of_any_size_is_one_that_can_be_made() {
+        let of = |bytes| Options::new().segment_bytes(bytes);
+        assert_eq!(of(0).segment_bytes, 64 << 10);
+        assert_eq!(of(u64::MAX).segment_bytes, 16 << 30);
+        assert!(of(u64::MAX).file_bytes() >= 16 << 30);
+    }
+}
