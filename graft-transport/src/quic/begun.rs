@@ -17,6 +17,7 @@ use super::{
     clients::ClientLine,
     config::{Bounds, Timing},
     limits,
+    stats::Counter,
     stream::{self, End, Incoming},
 };
 use crate::wire::v1::RefusalCode;
@@ -103,7 +104,7 @@ impl<'a> Begun<'a> {
     pub(super) async fn fill(
         &mut self,
         incoming: &mut Incoming,
-        counter: &super::stats::Counter,
+        counter: &Counter,
     ) -> Result<bool, End> {
         let Some(held) = &mut self.held else { return incoming.fill(counter).await };
         let began = Instant::now();

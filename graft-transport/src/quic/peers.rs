@@ -174,8 +174,8 @@ impl Peers {
     }
 
     /// Takes in a new line. It takes the place of an earlier one with the same birth of the same peer: who connects
-    /// again has lost the earlier one, even where this side has not noticed yet; copies were refused before. Only where two calls cross, that of the
-    /// lower number stays, whichever came first: so both sides keep the same one.
+    /// again has lost the earlier one, even where this side has not noticed yet; copies were refused before. Only where
+    /// two calls cross, that of the lower number stays, whichever came first: so both sides keep the same one.
     pub(super) fn join(&self, line: &Arc<PeerLine>, config: &NetworkConfig) -> Result<Joined, End> {
         let mut lines = self.lines.write().unwrap_or_else(PoisonError::into_inner);
         lines.admit(&line.hello, line.called_by_lower, config)?;

@@ -140,17 +140,23 @@ async fn serves(client: &Client, node: NodeId, number: u64) {
     client.hears(&(node, number, Reply::SessionDone)).await;
 }
 
+/// A server with such a client, and how many KiB it has in use by then.
+async fn served(node: NodeId) -> (Process, Client, u64) {
+    let server = Process::start();
+    let client = Client::start(&[server.address]);
+    client.connects_to(node).await;
+    serves(&client, node, 1).await;
+    let idle = server.kib("VmRSS:");
+    (server, client, idle)
+}
+
 /// How much memory a flood may take, in KiB.
 const MOST_KIB: u64 = 64 << 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_connections_takes_bounded_memory_and_clients_are_served() {
-    let server = Process::start();
     let node = NodeId::of_name("a");
-    let client = Client::start(&[server.address]);
-    client.connects_to(node).await;
-    serves(&client, node, 1).await;
-    let idle = server.kib("VmRSS:");
+    let (server, client, idle) = served(node).await;
     let flood = Flood::with(server.address, 24, 50).await;
     serves(&client, node, 2).await;
     let bound = config("a").bounds.clients;
@@ -177,12 +183,8 @@ fn half_a_frame() -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_that_never_end_take_bounded_memory_and_clients_are_served() {
-    let server = Process::start();
     let node = NodeId::of_name("a");
-    let client = Client::start(&[server.address]);
-    client.connects_to(node).await;
-    serves(&client, node, 1).await;
-    let idle = server.kib("VmRSS:");
+    let (server, client, idle) = served(node).await;
     let flood = Flood::with(server.address, 8, 25).await;
     let connected = flood.connected();
     assert!(connected > 150, "that is no flood: {connected} are connected");
