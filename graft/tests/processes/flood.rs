@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How much memory a flood may take of a server, in KiB.
-const MOST_KIB: usize = 64 << 10;
+const MOST_KIB: u64 = 64 << 10;
 
 /// More than the end of the log that stays in memory, and than a store's cache.
 const KEPT_BYTES: usize = 24 << 20;
@@ -78,10 +78,9 @@ async fn warm_up(client: &Client<Ask>) {
 }
 
 /// How much more memory each server has had in use than before, in KiB.
-fn growth(cluster: &Cluster, before: &[u64]) -> Vec<usize> {
+fn growth(cluster: &Cluster, before: &[u64]) -> Vec<u64> {
     let most = cluster.running().into_iter().map(Process::most_resident_kib);
-    let growth = most.zip(before).map(|(most, before)| most.saturating_sub(*before));
-    growth.map(|kib| usize::try_from(kib).unwrap()).collect()
+    most.zip(before).map(|(most, before)| most.saturating_sub(*before)).collect()
 }
 
 fn resident(cluster: &Cluster) -> Vec<u64> {
