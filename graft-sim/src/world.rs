@@ -225,7 +225,8 @@ impl<W: Workload> World<W> {
         executor.run_until(length.saturating_sub(HEALING).max(length / 2));
         self.heal();
         self.await_within(executor, self.timeouts(20), Checker::LeaderInTime, Self::has_leader);
-        // What was asked ends by its own deadline, by whatever clock, and what was taken in is carried out, before more is asked.
+        // Before more is asked, what was asked ends by its own deadline, by whatever clock, and what was taken in is
+        // carried out.
         self.await_requests(executor, self.swarm.deadline * 5 / 4);
         self.await_convergence(executor);
         self.probe();
