@@ -123,6 +123,10 @@ pub(crate) struct Slot {
     pub(crate) round: u8,
     /// How many servers it has tried without knowing a leader.
     pub(crate) probe: u16,
+    /// Whether the latest attempt went to a server that was taken for the leader, or to the same as the one before.
+    pub(crate) asks_leader: bool,
+    /// How often such an attempt was not answered in time.
+    pub(crate) silences: u8,
     /// Where the latest attempt went.
     pub(crate) server: NodeId,
     pub(crate) kind: EntryKind,
@@ -142,8 +146,13 @@ impl Slot {
         matches!(self.phase, Phase::Waiting)
     }
 
-    /// The next of the servers to ask where no leader is known.
+    /// The next of the servers to ask where no leader is known: not the one that was asked last, if there is another.
     pub(crate) fn next_server(&mut self, servers: &[NodeId]) -> Option<NodeId> {
+        let next = self.probe_next(servers)?;
+        if self.handed > 0 && next == self.server { self.probe_next(servers) } else { Some(next) }
+    }
+
+    fn probe_next(&mut self, servers: &[NodeId]) -> Option<NodeId> {
         let at = usize::from(self.probe).checked_rem(servers.len())?;
         self.probe = self.probe.wrapping_add(1);
         Some(servers[at])
@@ -220,6 +229,8 @@ impl Slots {
         slot.hops = 0;
         slot.round = 0;
         slot.probe = self.first_probe;
+        slot.asks_leader = false;
+        slot.silences = 0;
         slot.server = NodeId(0);
         slot.kind = new.kind;
         slot.payload = new.payload;
@@ -249,6 +260,8 @@ impl Slots {
             hops: 0,
             round: 0,
             probe: 0,
+            asks_leader: false,
+            silences: 0,
             server: NodeId(0),
             kind: EntryKind::Plain,
             payload: Bytes::new(),

@@ -294,7 +294,9 @@ impl State {
         after: &mut After,
     ) -> ClientRequest {
         let ticket = self.slots.ticket(slot);
+        let is_leader = self.leader == Some(to);
         let entry = self.slots.at_mut(slot);
+        let asks_leader = is_leader || (entry.handed > 0 && entry.server == to);
         if entry.attempt < MAX_ATTEMPT {
             entry.attempt += 1;
         } else {
@@ -303,13 +305,15 @@ impl State {
         entry.handed = entry.handed.saturating_add(1);
         entry.phase = Phase::Sent;
         entry.server = to;
+        entry.asks_leader = asks_leader;
         let request = ClientRequest {
             request_id: RequestId::new(ticket, entry.attempt).0,
             deadline: duration(entry.deadline),
             kind: entry.kind,
             payload: entry.payload.clone(),
         };
-        let due = now.saturating_add(self.limits.attempt_timeout).min(entry.deadline);
+        let attempt = attempt_time(entry, self.limits.attempt_timeout);
+        let due = now.saturating_add(attempt).min(entry.deadline);
         self.stats.attempts += 1;
         self.set_due(slot, due, after);
         request
@@ -419,6 +423,18 @@ impl State {
         }
         self.finish(slot, Err(error), after);
     }
+}
+
+/// How long the attempt that is out may take. A leader that is slow may well have the one before in its log, and
+/// takes another in as one more entry, which makes it slower still: so each attempt at a leader gets twice the time
+/// of the one before. Whoever is only asked in the search for one gets no more than the usual.
+#[inline]
+fn attempt_time(slot: &Slot, usual: u64) -> u64 {
+    const MOST_DOUBLINGS: u8 = 16;
+    if !slot.asks_leader {
+        return usual;
+    }
+    usual.saturating_mul(1 << slot.silences.min(MOST_DOUBLINGS))
 }
 
 /// What a request ends with at its deadline.

@@ -93,6 +93,7 @@ impl State {
             Phase::Sent => {
                 entry.uncertain = true;
                 entry.hops = 0;
+                entry.silences = entry.silences.saturating_add(u8::from(entry.asks_leader));
                 let server = entry.server;
                 self.stats.attempt_timeouts += 1;
                 self.forget_leader(server);

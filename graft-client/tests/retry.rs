@@ -213,7 +213,8 @@ fn a_silent_server_is_given_up_after_the_attempt_timeout() {
     bench.runtime.advance(ms(30));
     let second = bench.link.take_one();
     assert_eq!(second.header(), first.header());
-    // Whom it asks first is of no matter, but the silent server comes after all others.
+    // The silent server comes after all others.
+    assert_ne!(second.to, A);
     bench.link.not_leader(&second, None);
     bench.runtime.advance(ms(30));
     let third = bench.link.take_one();
@@ -221,6 +222,46 @@ fn a_silent_server_is_given_up_after_the_attempt_timeout() {
     bench.link.apply(&third, b"");
     bench.runtime.settle();
     assert!(running.result().is_some());
+}
+
+/// The story: a leader that committed more slowly than an attempt may take had the same command brought back after
+/// each attempt's time, put it into its log again each time, and was slower still. The simulator showed logs
+/// with six times as many entries as there were commands.
+#[test]
+fn a_leader_that_is_slow_gets_twice_the_time_with_each_attempt() {
+    let bench = Bench::with_session(ClientConfig { deadline: ms(30_000), ..Default::default() });
+    let running = bench.start("x");
+    bench.runtime.settle();
+    let first = bench.link.take_one();
+    assert_eq!(first.to, A);
+    for wait in [1_200, 2_400, 4_800, 9_600] {
+        bench.runtime.advance(ms(wait - 10));
+        assert!(bench.link.take().is_empty(), "the leader has {wait} ms");
+        bench.runtime.advance(ms(30));
+        let elsewhere = bench.link.take_one();
+        assert_ne!(elsewhere.to, A);
+        bench.link.not_leader(&elsewhere, Some(A));
+        bench.runtime.settle();
+        let again = bench.link.take_one();
+        assert_eq!((again.to, again.header()), (A, first.header()));
+    }
+    bench.link.apply(&first, b"late");
+    bench.runtime.settle();
+    assert_eq!(running.result(), Some(Ok(Bytes::from_static(b"late"))));
+}
+
+/// Whoever is silent and was not taken for the leader costs no more than it always did.
+#[test]
+fn the_search_for_a_leader_gets_no_slower_by_silence() {
+    let bench = Bench::with(ClientConfig { deadline: ms(30_000), ..Default::default() });
+    let _running = bench.start("x");
+    bench.runtime.settle();
+    for server in [A, B, C, A, B, C] {
+        assert_eq!(bench.link.take_one().to, server);
+        bench.runtime.advance(ms(1_190));
+        assert!(bench.link.take().is_empty());
+        bench.runtime.advance(ms(10));
+    }
 }
 
 /// A leader that is slow, not dead: what it answers late is still the answer.
