@@ -14,6 +14,8 @@ pub(crate) enum Bug {
     RetryWithoutSession,
     ExpiredCommandSentAgain,
     TimeoutCalledNotApplied,
+    SilentLeaderAskedForEver,
+    SilenceCalledNoLeader,
 }
 
 /// The bug that is switched on, if any: of no size in a default build.
@@ -32,6 +34,8 @@ impl Switch {
             Some(Mutant::RetryWithoutSession) => Some(Bug::RetryWithoutSession),
             Some(Mutant::ExpiredCommandSentAgain) => Some(Bug::ExpiredCommandSentAgain),
             Some(Mutant::TimeoutCalledNotApplied) => Some(Bug::TimeoutCalledNotApplied),
+            Some(Mutant::SilentLeaderAskedForEver) => Some(Bug::SilentLeaderAskedForEver),
+            Some(Mutant::SilenceCalledNoLeader) => Some(Bug::SilenceCalledNoLeader),
             _ => None,
         };
         Self { bug }

@@ -398,7 +398,8 @@ impl State {
     /// others said before.
     fn opener_refusal_now(&mut self) -> Refusal {
         let opener = self.opener.and_then(|opener| self.slots.get_mut(opener));
-        if opener.is_some_and(|opener| matches!(opener.phase, Phase::Sent)) {
+        let is_silent = opener.is_some_and(|opener| matches!(opener.phase, Phase::Sent));
+        if is_silent && !self.switch.is(Bug::SilenceCalledNoLeader) {
             self.opener_refusal = Refusal::None;
         }
         self.opener_refusal
@@ -417,7 +418,7 @@ impl State {
         if entry.role == Role::User {
             self.stats.timeouts += 1;
         }
-        if matches!(entry.phase, Phase::Sent) {
+        if matches!(entry.phase, Phase::Sent) && !self.switch.is(Bug::SilentLeaderAskedForEver) {
             let server = entry.server;
             self.doubt(server);
         }

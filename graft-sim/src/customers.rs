@@ -134,17 +134,14 @@ impl<W: Workload> World<W> {
         }
     }
 
-    /// How long a request may take once everything has healed.
-    pub(crate) fn patience(&self) -> Duration {
-        self.swarm.deadline + self.swarm.client.attempt_timeout * 4
+    /// How many requests in a row a client may need until one is answered, once everything has healed: some
+    /// go to servers that are silent, and one without an answer is no reason yet to leave a server.
+    pub(crate) fn most_tries(&self) -> u32 {
+        u32::try_from(self.hosts.len()).unwrap_or(u32::MAX).saturating_mul(2) + 4
     }
 
-    /// One request by each client, which must succeed.
+    /// Each client asks as it always does until it is answered, which must not take many requests.
     pub(crate) fn probe(self: &Arc<Self>) {
-        /// So often a session may expire under a request that goes through all the same in the end.
-        const MOST_EXPIRIES: usize = 20;
-        // What was lost on the way before is sent again after an attempt's time, and a session is opened first.
-        let deadline = self.patience();
         for at in 0..self.swarm.clients {
             let (runtime, client) = {
                 let desks = self.desks();
@@ -153,23 +150,52 @@ impl<W: Workload> World<W> {
             let (Some(runtime), Some(client)) = (runtime, client) else { continue };
             let (world, clock) = (Arc::clone(self), Arc::clone(&runtime));
             let seed = self.nemesis().rng.u64(..);
-            runtime.spawn(Box::pin(async move {
-                let mut rng = fastrand::Rng::with_seed(seed);
-                for _ in 0..MOST_EXPIRIES {
-                    match world.ask(Way::Client(&client), &clock, &mut rng, deadline).await {
-                        None => return,
-                        // Where the table of sessions is small, clients put each other out.
-                        Some(RequestError::SessionExpired) => {}
-                        Some(error) => {
-                            let what =
-                                format!("a request after everything had healed ended as: {error}");
-                            world.oracle.accuse(Checker::RequestsResolve, what);
-                            return;
-                        }
-                    }
-                }
-            }));
+            runtime.spawn(Box::pin(world.ask_until_answered(at, client, clock, seed)));
         }
+    }
+
+    async fn ask_until_answered(
+        self: Arc<Self>,
+        at: usize,
+        client: Client,
+        clock: Arc<SimRuntime>,
+        seed: u64,
+    ) {
+        /// So often a session may expire under a request that goes through all the same in the end.
+        const MOST_EXPIRIES: u32 = 20;
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let (mut expiries, mut tries) = (0, 0);
+        while expiries < MOST_EXPIRIES {
+            let reign = self.reign();
+            let ask = self.ask(Way::Client(&client), &clock, &mut rng, self.swarm.deadline);
+            let Some(error) = ask.await else { return };
+            match error {
+                // Where the table of sessions is small, clients put each other out.
+                RequestError::SessionExpired => expiries += 1,
+                RequestError::Timeout { .. } if tries + 1 < self.most_tries() => tries += 1,
+                RequestError::NoLeader { .. } if reign.is_some() && reign == self.reign() => {
+                    let reign = reign.unwrap_or_default();
+                    let what = format!("while {reign}, client {at} is told: {error}");
+                    self.oracle.accuse(Checker::NoLeaderIsTrue, what);
+                    return;
+                }
+                _ => {
+                    let what = format!(
+                        "after everything had healed, request {} of client {at} ended as: {error}",
+                        tries + 1
+                    );
+                    self.oracle.accuse(Checker::RequestsResolve, what);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Who leads, and in which term.
+    fn reign(&self) -> Option<String> {
+        let leader = self.leader()?;
+        let term = self.oracle.lock().views[leader].term();
+        Some(format!("s{leader} leads term {term}"))
     }
 
     async fn ask_again_and_again(

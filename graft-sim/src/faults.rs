@@ -40,6 +40,7 @@ faults! {
     Flapping "A way was cut and healed in quick succession.",
     ClientCut "A client did not reach some of the servers.",
     OldMessage "A message of a former life arrived after a restart of its receiver.",
+    SilentForGood "A server fell silent without a word and did not come back, although all else healed.",
     Crash "A server ended without a word.",
     CrashOfAll "All servers ended at once.",
     CrashInRecovery "A server ended while it was starting.",

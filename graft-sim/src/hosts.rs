@@ -43,6 +43,8 @@ struct State {
     wall_error: i64,
     /// Its disk was emptied, so it must not come back.
     wiped: bool,
+    /// It is out of reach for good.
+    silent: bool,
     /// Panics of its driver that were ordered and have not been seen.
     panics: u32,
 }
@@ -90,6 +92,7 @@ impl Host {
             pace,
             wall_error,
             wiped: false,
+            silent: false,
             panics: 0,
         };
         Self { node: NodeId::of_name(name.as_str()), name, disk, state: Mutex::new(state) }
@@ -105,6 +108,16 @@ impl Host {
 
     pub(crate) fn is_wiped(&self) -> bool {
         self.lock().wiped
+    }
+
+    /// Whether the others must do without it for good.
+    pub(crate) fn is_lost(&self) -> bool {
+        let state = self.lock();
+        state.wiped || state.silent
+    }
+
+    pub(crate) fn fall_silent(&self) {
+        self.lock().silent = true;
     }
 
     pub(crate) fn runtime(&self) -> Option<Arc<SimRuntime>> {

@@ -87,6 +87,7 @@
 //! | [`AcknowledgedSurvives`](Checker::AcknowledgedSurvives) | What was answered is in the committed log, with the response that was given. |
 //! | [`NotAppliedIsTrue`](Checker::NotAppliedIsTrue) | A request that ended as not applied is never applied. |
 //! | [`AppliedIsTrue`](Checker::AppliedIsTrue) | A request that ended as applied was applied. |
+//! | [`NoLeaderIsTrue`](Checker::NoLeaderIsTrue) | Nobody is told that no server leads while all follow one that does. |
 //! | [`Linearizable`](Checker::Linearizable) | A request takes effect between its sending and its answer. |
 //! | [`ResponseFits`](Checker::ResponseFits) | A response is one that the workload knows to be right. |
 //! | [`DeadlineKept`](Checker::DeadlineKept) | A request ends when its deadline says. |
@@ -116,6 +117,7 @@
 //! | [`Flapping`](FaultKind::Flapping) | A way was cut and healed in quick succession. |
 //! | [`ClientCut`](FaultKind::ClientCut) | A client did not reach some of the servers. |
 //! | [`OldMessage`](FaultKind::OldMessage) | A message of a former life arrived after a restart of its receiver. |
+//! | [`SilentForGood`](FaultKind::SilentForGood) | A server fell silent without a word and did not come back, although all else healed. |
 //! | [`Crash`](FaultKind::Crash) | A server ended without a word. |
 //! | [`CrashOfAll`](FaultKind::CrashOfAll) | All servers ended at once. |
 //! | [`CrashInRecovery`](FaultKind::CrashInRecovery) | A server ended while it was starting. |

@@ -361,19 +361,35 @@ impl<W: Workload> World<W> {
         }
     }
 
-    /// So many disks may be lost that the others are a quorum, and none before the cluster serves.
     fn wipe_within_reason(self: &Arc<Self>, victim: usize) {
-        /// A server that founds may not know yet that the others have.
-        const FOUNDED: u64 = 3;
-        let most = self.hosts.len().saturating_sub(1) / 2;
         let host = &self.hosts[victim];
-        let served = self.oracle.lock().committed() > FOUNDED;
-        if !served || self.nemesis().wiped >= most || host.is_wiped() || host.phase() == Phase::Down
-        {
+        if !self.can_lose(victim) || host.phase() == Phase::Down {
             return;
         }
         self.nemesis().wiped += 1;
         self.wipe(victim);
+    }
+
+    /// So many may be lost that the others are a quorum, and none before the cluster serves.
+    fn can_lose(&self, victim: usize) -> bool {
+        /// A server that founds may not know yet that the others have.
+        const FOUNDED: u64 = 3;
+        let most = self.hosts.len().saturating_sub(1) / 2;
+        let served = self.oracle.lock().committed() > FOUNDED;
+        served && self.nemesis().wiped < most && !self.hosts[victim].is_wiped()
+    }
+
+    /// Now and then not everything heals: one server stays out of reach, nobody is told, and the others must do
+    /// without it.
+    pub(crate) fn leave_one_silent(self: &Arc<Self>) {
+        let victim = self.victim();
+        if self.nemesis().rng.u32(..3) > 0 || !self.can_lose(victim) {
+            return;
+        }
+        self.oracle.strike(FaultKind::SilentForGood);
+        self.oracle.note(|| format!("s{victim} is silent for good"));
+        self.hosts[victim].fall_silent();
+        self.network.change(|lanes| lanes.sever(victim));
     }
 
     // -- Clocks ------------------------------------------------------------------------------------

@@ -168,7 +168,9 @@ impl Shared {
         let shared = Arc::clone(self);
         self.kernel.call_at(at, move || {
             let mut state = shared.lock();
-            state.lanes.arrived(way);
+            if !state.lanes.arrived(way) {
+                return;
+            }
             let station = &state.stations[way.1];
             let Some(inbox) = station.inbox.clone() else { return };
             let old = station.current != hearer;
@@ -211,7 +213,9 @@ impl Shared {
         left: Duration,
     ) {
         let mut state = self.lock();
-        state.lanes.arrived(way);
+        if !state.lanes.arrived(way) {
+            return;
+        }
         let station = &state.stations[way.1];
         let (Some(inbox), Some(runtime)) = (station.inbox.clone(), station.runtime.clone()) else {
             return;
@@ -259,7 +263,9 @@ impl Shared {
         self.kernel.call_at(at, move || {
             let Some(end) = slot_of(envelope.link) else { return };
             let mut state = shared.lock();
-            state.lanes.arrived(way);
+            if !state.lanes.arrived(way) {
+                return;
+            }
             let station = &state.stations[way.0];
             // Once links were told that a server is gone it answers no more.
             if station.current != speaker || station.gone_told {

@@ -103,8 +103,7 @@ impl Swarm {
         #[expect(clippy::cast_precision_loss, reason = "a handful")]
         let think =
             Duration::from_secs_f64((clients * customers + servers * residents) as f64 / rate);
-        let deadline = millis(rng.u64(1_000..10_000));
-        let client = draw_client(rng, deadline, *config.election_timeout.end());
+        let (deadline, client) = draw_client(rng, *config.election_timeout.end());
         let mut menu: Vec<_> = MENU.iter().copied().filter(|_| rng.u32(..5) < 2).collect();
         if menu.is_empty() {
             menu.push((FaultKind::Crash, 1));
@@ -140,6 +139,17 @@ impl Swarm {
             burst: rng.usize(50..400),
             config,
         }
+    }
+
+    /// How many entries a leader sends in the time of a round trip, at least, to a peer that is behind: a window full
+    /// of them, but not so many that they are no small matter themselves.
+    pub(crate) fn least_together(&self) -> u32 {
+        /// An entry is mostly smaller.
+        const ENTRY_BYTES: usize = 192;
+        const MOST: usize = 8;
+        let in_bytes = self.config.window_bytes / ENTRY_BYTES;
+        let window = in_bytes.min(self.config.window_entries).clamp(1, MOST);
+        u32::try_from(window).unwrap_or(1)
     }
 
     /// What the servers of this run are bounded by.
@@ -184,16 +194,24 @@ fn draw_config(rng: &mut fastrand::Rng) -> Config {
     config
 }
 
-fn draw_client(rng: &mut fastrand::Rng, deadline: Duration, timeout: Duration) -> ClientConfig {
+/// How long callers wait, and their clients.
+fn draw_client(rng: &mut fastrand::Rng, timeout: Duration) -> (Duration, ClientConfig) {
     let usual = ClientConfig::default();
-    ClientConfig {
+    let attempt_timeout = timeout.mul_f64(1.0 + rng.f64() * 2.0);
+    // Some give up before an attempt does.
+    let deadline = match rng.u32(..4) {
+        0 => attempt_timeout.mul_f64(0.4 + rng.f64() * 0.6).max(millis(500)),
+        _ => millis(rng.u64(1_000..10_000)),
+    };
+    let config = ClientConfig {
         deadline,
-        attempt_timeout: timeout.mul_f64(1.0 + rng.f64() * 2.0),
+        attempt_timeout,
         session_window: if rng.bool() { usual.session_window } else { rng.u32(1..16) },
         session_ttl: if rng.bool() { usual.session_ttl } else { millis(rng.u64(1_000..20_000)) },
         max_sessions: if rng.u32(..4) > 0 { usual.max_sessions } else { rng.u32(1..4) },
         ..usual
-    }
+    };
+    (deadline, config)
 }
 
 fn draw_weather(rng: &mut fastrand::Rng, shortest_timeout: Duration) -> Weather {

@@ -230,7 +230,7 @@ impl<W: Workload> World<W> {
         self.await_requests(executor, self.swarm.deadline * 5 / 4);
         self.await_convergence(executor);
         self.probe();
-        self.await_requests(executor, self.patience());
+        self.await_requests(executor, self.swarm.deadline * self.most_tries());
         self.await_convergence(executor);
         self.await_within(executor, self.timeouts(10), Checker::AnsweredOnce, |world| {
             let (at, many) = world.oracle.lock().owes()?;
@@ -245,6 +245,7 @@ impl<W: Workload> World<W> {
         self.oracle.note(|| "everything heals".to_owned());
         self.network.calm();
         (0..self.hosts.len()).for_each(|at| self.restore(at));
+        self.leave_one_silent();
     }
 
     /// Lets time pass until `missing` has nothing to say any more.
@@ -282,17 +283,17 @@ impl<W: Workload> World<W> {
     }
 
     fn await_convergence(self: &Arc<Self>, executor: &Executor) {
-        let patience = self.timeouts(10) + nanos(self.replay_time());
+        let patience = self.timeouts(5) + nanos(self.replay_time());
         self.await_within(executor, patience, Checker::ReplicasConverge, Self::has_converged);
     }
 
     /// How long it may take to replay a log, where each entry costs a read and a wait for a thread, and to
-    /// bring all logs to the length of the longest, where each entry may cost a round trip and a sync.
+    /// bring all logs to the length of the longest, where what goes together costs a round trip and a sync.
     fn replay_time(&self) -> Duration {
         let lasts: Vec<u64> = {
             let judge = self.oracle.lock();
             let last = |at: usize| judge.views[at].vitals.map_or(0, |vitals| vitals.commit_index.0);
-            let longest = judge.views.iter().filter_map(|view| view.vitals);
+            let longest = self.expected().filter_map(|at| judge.views[at].vitals);
             let longest = longest.map(|vitals| vitals.last.index.0).max();
             self.expected().map(last).chain(longest).collect()
         };
@@ -301,18 +302,19 @@ impl<W: Workload> World<W> {
         let (shortest, longest) = (*shortest.unwrap_or(&0), *longest.unwrap_or(&0));
         let (pace, weather) = (self.swarm.pace, self.swarm.weather);
         let round = pace.sync + pace.jitter + (weather.delay_min + weather.delay_more) * 2;
-        (pace.read + self.swarm.blocking_delay / 8) * count(longest)
-            + round * count(longest - shortest)
+        let behind = count(longest - shortest).div_ceil(self.swarm.least_together());
+        (pace.read + self.swarm.blocking_delay / 8) / 2 * count(longest) + round * behind
     }
 
-    /// Those who must be there once everything has healed.
+    /// Those who must be there once everything has healed: never fewer than a quorum.
     fn expected(&self) -> impl Iterator<Item = usize> {
-        (0..self.hosts.len()).filter(|at| !self.hosts[*at].is_wiped())
+        (0..self.hosts.len()).filter(|at| !self.hosts[*at].is_lost())
     }
 
     /// One leads, and all others follow.
     fn has_leader(&self) -> Option<String> {
-        let Some(leader) = self.leader() else { return Some("nobody leads".into()) };
+        let leader = self.leader().filter(|leader| !self.hosts[*leader].is_lost());
+        let Some(leader) = leader else { return Some("nobody leads".into()) };
         let judge = self.oracle.lock();
         let term = judge.views[leader].term();
         let follows = |at: usize| {

@@ -1,9 +1,6 @@
 //! Whole clusters from fixed seeds: a run is a function of its seed, nothing breaks in them, and much goes wrong.
 //!
-//! `GRAFT_LONG=1` runs many more. What seeds have found is kept, with its story, by a test in the crate that was
-//! mended, where it needs no luck: that a client left a silent leader never where deadlines are shorter than an
-//! attempt may take (`graft-client/tests/retry.rs`), and that those who waited for a session were told that nobody
-//! leads when a leader was silent (`graft-client/tests/outcomes.rs`).
+//! `GRAFT_LONG=1` runs many more. What seeds have found is in `kept.rs`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "this is test code")]
 

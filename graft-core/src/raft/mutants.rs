@@ -181,6 +181,12 @@ mutants! {
         TimeoutCalledNotApplied
             "A client says of a request without an answer that it was not applied."
             "what Jepsen's tests call an indeterminate operation taken for a failed one",
+        SilentLeaderAskedForEver
+            "A client whose requests end before an attempt would goes on asking a leader that is silent."
+            "graft's own client, until this simulator found it",
+        SilenceCalledNoLeader
+            "A client tells who waits for a session that nobody leads, where the leader it asked was silent."
+            "graft's own client, until this simulator found it",
         WipedDiskVotes
             "An operator gives a server whose disk was lost its old identity back, and it votes."
             "operators who restore a data directory from its identity alone",

@@ -57,6 +57,8 @@ struct Lane {
     /// Counts the cuts that are on it.
     cuts: u32,
     clogged_until: u64,
+    /// Whether it is cut for good.
+    is_severed: bool,
     /// Messages on their way.
     under_way: usize,
     /// When the latest of each class comes.
@@ -77,8 +79,11 @@ impl Lanes {
         &mut self.lanes[from * self.places + to]
     }
 
-    pub(super) fn arrived(&mut self, way: (usize, usize)) {
-        self.lane(way).under_way -= 1;
+    /// A message is there. Says whether its way still is.
+    pub(super) fn arrived(&mut self, way: (usize, usize)) -> bool {
+        let lane = self.lane(way);
+        lane.under_way -= 1;
+        !lane.is_severed
     }
 
     /// Decides about a message.
@@ -92,7 +97,7 @@ impl Lanes {
         let weather = self.weather;
         let mut fall = Fall::default();
         let lane = self.lane(way);
-        if lane.cuts > 0 || lane.under_way >= Self::MOST {
+        if lane.cuts > 0 || lane.is_severed || lane.under_way >= Self::MOST {
             return fall;
         }
         if way.0 == way.1 {
@@ -162,6 +167,14 @@ impl Lanes {
     pub(crate) fn heal(&mut self, way: (usize, usize)) {
         let lane = self.lane(way);
         lane.cuts = lane.cuts.saturating_sub(1);
+    }
+
+    /// Nothing reaches this place or comes from it any more, what is under way included, and nobody is told.
+    pub(crate) fn sever(&mut self, place: usize) {
+        for other in (0..self.places).filter(|other| *other != place) {
+            self.lane((place, other)).is_severed = true;
+            self.lane((other, place)).is_severed = true;
+        }
     }
 
     /// The ways between servers for which `cut` says so.
