@@ -13,7 +13,7 @@ use crate::{
     shared::{Shared, duration, nanos},
     slots::{NEVER, Phase, RequestId, Target, Ticket},
     state::{After, Life, MAX_HOPS, State},
-    upkeep::rehome,
+    upkeep::{Lost, rehome},
 };
 
 /// How many requests are looked at or sent again under one lock.
@@ -83,20 +83,20 @@ impl Driver {
             }
             return life;
         }
-        let gone = mem::take(&mut state.gone);
+        let lost = Lost { gone: mem::take(&mut state.gone), elected: state.elected.take() };
         let found = mem::take(&mut state.found);
         if state.slots.nearest() <= now {
             state.slots.take_due(now, &mut self.due);
         }
         state.care_for_session(now, &self.shared.config, &mut after);
-        let slots = if found || !gone.is_empty() { state.slots.count() } else { 0 };
+        let slots = if found || lost.is_any() { state.slots.count() } else { 0 };
         drop(state);
         after.run();
         let mut from = 0;
         while from < slots {
             let until = slots.min(from + AT_ONCE);
             self.change(|state, after| {
-                (from..until).for_each(|slot| state.sweep(slot, &gone, found, after));
+                (from..until).for_each(|slot| state.sweep(slot, &lost, found, after));
             });
             from = until;
         }

@@ -46,13 +46,7 @@ impl Replies for Shared {
     fn on_leader(&self, leader: NodeId) {
         let mut after = After::default();
         let mut state = self.lock();
-        let former = state.leader();
-        if former != Some(leader) {
-            state.elect(leader);
-            // What it was asked is asked of the next now, not when it has been silent for long.
-            state.gone.extend(former);
-            state.poke(&mut after);
-        }
+        state.elect(leader, &mut after);
         drop(state);
         after.run();
     }

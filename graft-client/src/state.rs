@@ -56,6 +56,8 @@ pub(crate) struct State {
     pub(crate) ready: VecDeque<Ticket>,
     /// Servers that are gone; the driver looks for what was sent to them.
     pub(crate) gone: Vec<NodeId>,
+    /// A leader that was named, or came within reach; the driver looks for what was sent to others.
+    pub(crate) elected: Option<NodeId>,
     leader: Option<NodeId>,
     /// Whether `leader` has itself answered as one.
     confirmed: bool,
@@ -174,6 +176,7 @@ impl State {
             granted: 0,
             ready: VecDeque::new(),
             gone: Vec::new(),
+            elected: None,
             leader: None,
             confirmed: false,
             found: false,
@@ -243,11 +246,16 @@ impl State {
         other
     }
 
-    /// The servers say that `leader` leads now.
-    pub(crate) fn elect(&mut self, leader: NodeId) {
-        self.leader = Some(leader);
-        self.confirmed = false;
+    /// The servers say that `leader` leads now. What others were asked is asked of it at once: one of them may be
+    /// dead without anybody having noticed yet.
+    pub(crate) fn elect(&mut self, leader: NodeId, after: &mut After) {
+        if self.leader != Some(leader) {
+            self.leader = Some(leader);
+            self.confirmed = false;
+        }
+        self.elected = Some(leader);
         self.found |= self.seeking > 0;
+        self.poke(after);
     }
 
     /// `server` is not to be asked first any more.

@@ -25,12 +25,31 @@ use crate::{
 /// How long the last message of a client may be on its way: 5 s.
 const CLOSE_NANOS: u64 = 5_000_000_000;
 
+/// Which requests that are out are not waited for any longer.
+pub(crate) struct Lost {
+    /// Those at servers that are gone.
+    pub(crate) gone: Vec<NodeId>,
+    /// Those at everyone but the leader that was named.
+    pub(crate) elected: Option<NodeId>,
+}
+
+impl Lost {
+    pub(crate) const fn is_any(&self) -> bool {
+        !self.gone.is_empty() || self.elected.is_some()
+    }
+
+    fn is_with(&self, server: NodeId) -> bool {
+        self.gone.contains(&server) || self.elected.is_some_and(|leader| leader != server)
+    }
+}
+
 impl State {
     pub(crate) fn has_work(&self) -> bool {
         let needs_session = self.waiting > 0 && self.session.is_none() && self.opener.is_none();
         needs_session
             || !self.ready.is_empty()
             || !self.gone.is_empty()
+            || self.elected.is_some()
             || self.found
             || self.life != Life::Running
     }
@@ -55,12 +74,12 @@ impl State {
         self.leader().map(|leader| (leader, request))
     }
 
-    /// What was sent to servers that are gone will not be answered, though it may have been taken in.
-    /// What looked for a leader goes on at once where one was found.
-    pub(crate) fn sweep(&mut self, slot: u32, gone: &[NodeId], found: bool, after: &mut After) {
+    /// What was sent in vain, though it may have been taken in, is sent again. What looked for a leader goes on at once
+    /// where one was found.
+    pub(crate) fn sweep(&mut self, slot: u32, lost: &Lost, found: bool, after: &mut After) {
         let entry = self.slots.at_mut(slot);
         match entry.phase {
-            Phase::Sent if gone.contains(&entry.server) => {
+            Phase::Sent if lost.is_with(entry.server) => {
                 entry.uncertain = true;
                 let target = if entry.hops < MAX_HOPS {
                     entry.hops += 1;

@@ -4,6 +4,7 @@ mod common;
 
 use common::{A, B, Bench, C, ms};
 use graft_client::ClientConfig;
+use graft_core::LinkError;
 
 /// The story: a leader was killed, and its client noticed nothing for as long as one server may be silent, though the
 /// others had another leader long before, and had said so.
@@ -22,6 +23,31 @@ fn what_the_former_leader_has_not_answered_is_asked_of_the_new_one_at_once() {
     bench.runtime.settle();
     assert!(x.result().is_some() && y.result().is_some());
     assert_eq!(bench.client.leader(), Some(C));
+}
+
+/// The story: a leader was killed, and its client had no way to the next one yet. It went round the others until it came to
+/// the dead one, whose connection nobody had missed so far, and waited there for as long as one may be silent, and
+/// once more, though it had reached the leader within milliseconds.
+#[test]
+fn what_a_silent_server_was_asked_meanwhile_is_asked_of_the_leader_once_it_is_reached() {
+    let bench = Bench::with_session(ClientConfig::default());
+    let x = bench.start("x");
+    bench.runtime.settle();
+    assert_eq!(bench.link.take_one().to, A);
+    bench.link.set_servers(&[A, B]);
+    bench.link.set_errors(&[LinkError::Unreachable(C)]);
+    bench.link.replies().on_leader(C);
+    bench.runtime.settle();
+    assert_eq!(bench.link.take_one().to, A, "somebody may know another leader");
+    bench.link.set_servers(&[A, B, C]);
+    bench.link.set_errors(&[]);
+    bench.link.replies().on_leader(C);
+    bench.runtime.settle();
+    let sent = bench.link.take_one();
+    assert_eq!((sent.to, sent.body()), (C, "x"));
+    bench.link.apply(&sent, b"");
+    bench.runtime.settle();
+    assert!(x.result().is_some());
 }
 
 #[test]

@@ -42,9 +42,9 @@ pub trait Replies: Send + Sync + 'static {
     /// been taken in.
     fn on_server_gone(&self, server: NodeId);
 
-    /// The servers say that `leader` leads now, and did not lead before. What was sent to the one before may
-    /// have been taken in, and will be answered late if ever: it may be cut off, or dead without anybody having
-    /// noticed yet. As provided nothing follows from it.
+    /// The servers say that `leader` leads now, and it did not lead before or could not be reached. What was sent to
+    /// others may have been taken in, and will be answered late if ever: they may be cut off, or dead without anybody
+    /// having noticed yet. As provided nothing follows from it.
     fn on_leader(&self, leader: NodeId) {
         let _ = leader;
     }

@@ -277,6 +277,12 @@ impl Shared {
         self.note_schema(&lines);
         drop(lines);
         self.changes.send_modify(|changes| *changes += 1);
+        // Who was named while there was no way to it could not be asked. Whoever is named from now on can be.
+        let leads =
+            self.members.borrow().as_ref().is_some_and(|known| known.leader == Some(line.node));
+        if leads && let Some(replies) = self.replies() {
+            replies.on_leader(line.node);
+        }
         true
     }
 

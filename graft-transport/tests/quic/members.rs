@@ -61,6 +61,24 @@ impl Replies for Leaders {
     }
 }
 
+impl Leaders {
+    /// A link that begins with these addresses and tells of leaders.
+    fn of(addresses: &[&Network]) -> (QuicLink, Arc<Self>) {
+        let addresses = addresses.iter().map(|network| network.local_addr().to_string());
+        let config = LinkConfig::default();
+        let link = QuicLink::connect(addresses, client_tls("shop"), config, runtime()).unwrap();
+        let leaders = Arc::new(Self::default());
+        link.attach(Arc::clone(&leaders) as Arc<dyn Replies>);
+        (link, leaders)
+    }
+
+    /// Waits until it was told of just these.
+    async fn are(&self, expected: &[NodeId]) {
+        let are_told = || (*self.0.lock().unwrap() == expected).then_some(());
+        eventually("the client hears of the leader", are_told).await;
+    }
+}
+
 #[tokio::test]
 async fn a_client_is_told_of_each_leader_once() {
     let servers = ["a", "b"].map(Server::start);
@@ -68,25 +86,29 @@ async fn a_client_is_told_of_each_leader_once() {
     let [of_a, of_b] =
         [[("a", &a.network), ("b", &b.network)], [("b", &b.network), ("a", &a.network)]];
     a.network.announce(&members(1, &of_a));
-    let tls = client_tls("shop");
-    let address = a.network.local_addr().to_string();
-    let link = QuicLink::connect([address], tls, LinkConfig::default(), runtime()).unwrap();
-    let leaders = Arc::new(Leaders::default());
-    link.attach(Arc::clone(&leaders) as Arc<dyn Replies>);
-    let heard = |expected: &[NodeId]| {
-        let leaders = Arc::clone(&leaders);
-        let expected = expected.to_vec();
-        eventually("the client hears of the leader", move || {
-            (*leaders.0.lock().unwrap() == expected).then_some(())
-        })
-    };
-    heard(&[a.node()]).await;
+    let (link, leaders) = Leaders::of(&[&a.network]);
+    leaders.are(&[a.node()]).await;
+    let reaches_both = || (link.servers().len() == 2).then_some(());
+    eventually("the client reaches both", reaches_both).await;
     // The same leader again, an earlier one, none at all: nothing that a request should follow.
     a.network.announce(&members(3, &of_a));
     a.network.announce(&members(2, &of_b));
     a.network.announce(&Members { leader: None, ..members(4, &of_a) });
     a.network.announce(&members(5, &of_b));
-    heard(&[a.node(), b.node()]).await;
+    leaders.are(&[a.node(), b.node()]).await;
+}
+
+#[tokio::test]
+async fn a_client_is_told_again_of_a_leader_that_it_could_not_reach_before() {
+    let a = Server::start("a");
+    let b = bind("b");
+    a.network.announce(&members(1, &[("b", &b), ("a", &a.network)]));
+    let (link, leaders) = Leaders::of(&[&a.network]);
+    leaders.are(&[b.node()]).await;
+    assert_eq!(link.servers(), [a.node()], "nobody runs there yet");
+    let b = Server::of(b);
+    leaders.are(&[b.node(), b.node()]).await;
+    assert!(link.servers().contains(&b.node()), "it can be asked now");
 }
 
 #[tokio::test]
