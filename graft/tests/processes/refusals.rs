@@ -1,16 +1,21 @@
 //! Servers that are not those they claim to be, or have a store that is not theirs: each is refused by name, by what it
 //! says itself and by what the others log, and the others go on.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use graft_transport::{certs::Authority, quic::tls::CertifiedName};
 
 use crate::{
     child::Task,
     cluster::{Cluster, Place, certify},
+    load::Load,
     machine::{Ask, Told},
     process::{Process, Said},
-    rounds, soon,
+    report, rounds, soon,
 };
 
 /// The servers whose places others want to take. Of two servers the one of the lower number calls the other: the first of
@@ -149,6 +154,56 @@ async fn two_processes_of_one_name_are_noticed_before_a_cluster_is_founded() {
         cluster.kill(witness);
         cluster.start_all().await;
         write(&cluster, 1).await;
+    }
+}
+
+/// Copies a directory with all that is in it, as an operator would who keeps it for later.
+fn copy_directory(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_directory(&entry.path(), &to)?;
+        } else {
+            fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_copy_of_a_store_is_refused_beside_the_server_it_was_taken_of_and_nothing_is_lost() {
+    for victim in victims(2) {
+        let mut cluster = Cluster::started(3).await;
+        let load = Load::start(&[cluster.client(&[1]).await], 16, Duration::from_secs(40));
+        load.answers(200, &cluster.running()).await;
+        let name = cluster.name(victim).to_owned();
+        let place = Place::here();
+        let task =
+            Task { store: cluster.directory().join("copy"), ..impostor(&cluster, victim, &place) };
+        cluster.kill(victim);
+        copy_directory(&cluster.task(victim).store, &task.store).unwrap();
+        cluster.start(victim).await;
+        // What is acknowledged from here on the copy does not have.
+        load.answers(200, &cluster.running()).await;
+        let copy = Process::start(&task, &[]);
+        let address = cluster.address(victim);
+        let noted = format!("\"{name}\" of this very birth is connected here from {address}");
+        let words = ["WARN", "refused", "wrong server", "a copy of its store", &noted];
+        copy.logged(&words).await;
+        cluster.logged_by_any(&words).await;
+        // The cluster needs the server itself, while its copy goes on calling.
+        let other = if victim == 0 { 2 } else { 0 };
+        cluster.kill(other);
+        load.answers(200, &cluster.running()).await;
+        cluster.start(other).await;
+        load.answers(200, &cluster.running()).await;
+        let Said { leader, role, .. } = copy.said();
+        assert!(leader.is_none() && role != "candidate", "it is in touch: {leader:?}, {role}");
+        let verdict = load.judged().await;
+        report(&format!("copy of {name}: {} longest={:?}", verdict.tally, verdict.longest));
+        assert!(verdict.failures.is_empty(), "{:?}", verdict.failures);
     }
 }
 
