@@ -76,6 +76,10 @@ pub struct Bounds {
     /// The same of all clients together. Default 8 MiB: two that have their whole share under way keep every disk busy, and
     /// the more is let in, the longer everybody waits.
     pub request_bytes: usize,
+    /// What all clients together may have let in while more than one asks, in bytes; each has an equal part of it, but a
+    /// sixteenth of its own share in any case. Default 2 MiB: it keeps a server as busy as four times as much does, and who
+    /// asks for little stands behind no more than this.
+    pub contended_request_bytes: usize,
     /// What large frames of all clients may hold from when they begin until what they ask for is let in, in bytes; those of
     /// 16 KiB and less are free. Who gets no room is not read, and who has some and does not go on is disconnected: after
     /// [`Timing::idle_timeout`] without a byte, or [`Timing::agreement`] and a second for each 100 KiB. Default 8 MiB: as
@@ -110,6 +114,7 @@ impl Default for Bounds {
             reply_bytes: 32 << 20,
             client_request_bytes: 4 << 20,
             request_bytes: 8 << 20,
+            contended_request_bytes: 2 << 20,
             begun_bytes: 8 << 20,
             peers: 64,
             clients: 1024,

@@ -5,13 +5,23 @@
 //! side, because QUIC's windows fill up; so a flood takes the memory of the one who makes it. Between clients that
 //! wait the turn goes round: each comes with one part of what it has sent, and the one that came first is let in first.
 //!
+//! What is let in is served in its order, so whoever asks stands behind all of it. One client alone may have its whole
+//! share in; while others ask as well, all together have little more than keeps the server busy, or who asks for little
+//! would wait for long behind those who ask for much.
+//!
 //! A server answers every request that reached it, with a refusal if need be. So it is enough to count: of several
 //! requests of one client it does not matter which was answered.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use graft_core::Request;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
 
 use super::{config::Bounds, stats::Counter};
 
@@ -19,26 +29,59 @@ use super::{config::Bounds, stats::Counter};
 /// those who wait for an answer, and the answer.
 const LEAST_BYTES: usize = 1 << 10;
 
+/// Of so many parts a share is made: requests are let in by the part, so that nobody whose turn it is holds up the others
+/// for long.
+const PARTS: u32 = 16;
+
+/// Who asks counts for so long, up to twice as long. One who asks for one thing after the other has nothing in between
+/// an answer and the next request: were it not counted then, others would fill the server up in that moment.
+const RECENT: Duration = Duration::from_millis(500);
+
 /// All that is let in.
 #[derive(Debug)]
 pub(super) struct Intake {
     room: Semaphore,
     /// What one client may have in it.
     share: u32,
+    /// What all may have in it together while several ask.
+    contended: u32,
+    begun: Instant,
+    asking: Mutex<Asking>,
+}
+
+/// How many clients ask: how many did in this and in the last span of [`RECENT`].
+#[derive(Clone, Copy, Default, Debug)]
+struct Asking {
+    span: u64,
+    clients: u32,
+    before: u32,
+}
+
+impl Asking {
+    /// Moves on to `span`.
+    fn go_on(&mut self, span: u64) {
+        if self.span != span {
+            let before = if self.span + 1 == span { self.clients } else { 0 };
+            *self = Self { span, clients: 0, before };
+        }
+    }
 }
 
 /// What one client has let in.
 #[derive(Debug)]
 pub(super) struct Share {
-    room: Semaphore,
     most: u32,
     open: Mutex<Open>,
+    /// Told when some of it was answered.
+    answered: Notify,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 struct Open {
     requests: u64,
     bytes: u64,
+    /// When it was last counted among those who ask.
+    span: Option<u64>,
 }
 
 impl Open {
@@ -59,46 +102,73 @@ impl Open {
 impl Intake {
     pub(super) fn new(bounds: &Bounds) -> Self {
         let most = u32::try_from(bounds.request_bytes).unwrap_or(u32::MAX).max(1);
-        let share = u32::try_from(bounds.client_request_bytes).unwrap_or(u32::MAX);
-        Self { room: Semaphore::new(most as usize), share: share.clamp(1, most) }
+        let share = u32::try_from(bounds.client_request_bytes).unwrap_or(u32::MAX).clamp(1, most);
+        Self {
+            room: Semaphore::new(most as usize),
+            share,
+            contended: u32::try_from(bounds.contended_request_bytes).unwrap_or(u32::MAX),
+            begun: Instant::now(),
+            asking: Mutex::default(),
+        }
     }
 
     /// The share of a client that has just come.
     pub(super) fn share(&self) -> Share {
-        let room = Semaphore::new(self.share as usize);
-        Share { room, most: self.share, open: Mutex::default() }
+        Share { most: self.share, open: Mutex::default(), answered: Notify::new() }
     }
 
     /// Waits until these requests of a client may be let in, and counts them from then on.
     pub(super) async fn let_in(&self, share: &Share, requests: &[Request], waits: &Counter) {
         let bytes = requests.iter().map(size).sum::<usize>().min(share.most as usize);
         let bytes = u32::try_from(bytes).unwrap_or(share.most);
-        let at_once =
-            share.room.try_acquire_many(bytes).ok().zip(self.room.try_acquire_many(bytes).ok());
-        let permits = match at_once {
-            Some(permits) => Some(permits),
-            None => {
+        let mut has_waited = false;
+        let mut wait = || {
+            if !std::mem::replace(&mut has_waited, true) {
                 waits.add(1);
-                self.wait(share, bytes).await
             }
         };
-        // None of the two is ever closed.
-        let Some((own, all)) = permits else { return };
-        own.forget();
-        all.forget();
+        while !self.has_place(share, bytes) {
+            wait();
+            // Whoever waits here has something in, so it will be told.
+            share.answered.notified().await;
+        }
+        let room = match self.room.try_acquire_many(bytes) {
+            Ok(room) => Some(room),
+            Err(_) => {
+                wait();
+                self.room.acquire_many(bytes).await.ok()
+            }
+        };
+        // It is never closed.
+        let Some(room) = room else { return };
+        room.forget();
         let mut open = share.lock();
         open.requests += requests.len() as u64;
         open.bytes += u64::from(bytes);
     }
 
-    async fn wait<'a>(
-        &'a self,
-        share: &'a Share,
-        bytes: u32,
-    ) -> Option<(SemaphorePermit<'a>, SemaphorePermit<'a>)> {
-        let own = share.room.acquire_many(bytes).await.ok()?;
-        let all = self.room.acquire_many(bytes).await.ok()?;
-        Some((own, all))
+    /// Whether a client may have so much more in now. One that has nothing in may.
+    fn has_place(&self, share: &Share, bytes: u32) -> bool {
+        let mut open = share.lock();
+        let clients = self.count(&mut open);
+        let most = match clients {
+            1 => share.most,
+            _ => (self.contended / clients).clamp(share.most / PARTS, share.most),
+        };
+        open.bytes == 0 || open.bytes + u64::from(bytes) <= u64::from(most)
+    }
+
+    /// How many clients ask, this one included.
+    fn count(&self, open: &mut Open) -> u32 {
+        let millis = self.begun.elapsed().as_millis() / RECENT.as_millis();
+        let span = u64::try_from(millis).unwrap_or(u64::MAX);
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        asking.go_on(span);
+        if open.span != Some(span) {
+            open.span = Some(span);
+            asking.clients += 1;
+        }
+        asking.clients.max(asking.before)
     }
 
     /// So many requests of this client were answered.
@@ -109,7 +179,10 @@ impl Intake {
 
     /// Nothing of this client will be answered any more.
     pub(super) fn forget(&self, share: &Share) {
-        let bytes = std::mem::take(&mut *share.lock()).bytes;
+        let mut open = share.lock();
+        let bytes = std::mem::take(&mut open.bytes);
+        open.requests = 0;
+        drop(open);
         self.release(share, bytes);
     }
 
@@ -117,17 +190,16 @@ impl Intake {
         // It was acquired, so it is a number of permits.
         let permits = usize::try_from(bytes).unwrap_or(0);
         if permits > 0 {
-            share.room.add_permits(permits);
             self.room.add_permits(permits);
+            share.answered.notify_one();
         }
     }
 }
 
 impl Share {
-    /// How many of the first of these are let in together: a sixteenth of the share, so that nobody whose turn it is
-    /// holds up the others for long; but one in any case.
+    /// How many of the first of these are let in together: a part of the share, but one in any case.
     pub(super) fn part(&self, requests: &[Request]) -> usize {
-        let most = self.most as usize / 16;
+        let most = (self.most / PARTS) as usize;
         let mut bytes = 0;
         let fits = requests.iter().take_while(|request| {
             bytes += size(request);
@@ -174,8 +246,16 @@ mod tests {
     }
 
     fn intake(all: usize, one: usize) -> Intake {
-        let bounds = Bounds { request_bytes: all, client_request_bytes: one, ..Bounds::default() };
-        Intake::new(&bounds)
+        contended(all, one, all)
+    }
+
+    fn contended(all: usize, one: usize, contended: usize) -> Intake {
+        Intake::new(&Bounds {
+            request_bytes: all,
+            client_request_bytes: one,
+            contended_request_bytes: contended,
+            ..Bounds::default()
+        })
     }
 
     fn poll(future: Pin<&mut impl Future<Output = ()>>) -> bool {
@@ -205,7 +285,51 @@ mod tests {
         intake.answered(&other, 3);
         assert!(greedy.is_free() && other.is_free());
         assert_eq!(intake.room.available_permits(), 100 << 10);
-        assert_eq!(greedy.room.available_permits(), 10 << 10);
+    }
+
+    /// How many small requests a client gets in before it has to wait.
+    fn fill(intake: &Intake, share: &Share) -> usize {
+        (0..).find(|_| !enters(intake, share, &requests(1, 5))).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_others_ask_a_client_may_have_less_in_and_once_alone_again_its_whole_share() {
+        let intake = contended(1 << 20, 160 << 10, 60 << 10);
+        let [greedy, second, third] = [(); 3].map(|()| intake.share());
+        assert_eq!(fill(&intake, &greedy), 160);
+        assert!(enters(&intake, &second, &requests(1, 5)), "one who has nothing in does not wait");
+        intake.answered(&second, 1);
+        // It is none of those who wait for room, but it comes again.
+        intake.answered(&greedy, 150);
+        assert_eq!(fill(&intake, &greedy), 20, "half of what several may have in");
+        assert_eq!(fill(&intake, &third), 20, "a third");
+        intake.answered(&greedy, 30);
+        assert_eq!(fill(&intake, &greedy), 20);
+        // More than a part would not fit; less is let in.
+        assert!(enters(&intake, &second, &requests(10, 5)));
+        assert!(!enters(&intake, &second, &requests(11, 5)));
+        for share in [&greedy, &second, &third] {
+            intake.forget(share);
+        }
+        tokio::time::advance(RECENT * 2).await;
+        assert_eq!(fill(&intake, &greedy), 160);
+        intake.forget(&greedy);
+        assert_eq!(intake.room.available_permits(), 1 << 20);
+    }
+
+    #[test]
+    fn one_who_is_gone_before_it_was_let_in_has_taken_nothing() {
+        let intake = intake(10 << 10, 10 << 10);
+        let [busy, other] = [(); 2].map(|()| intake.share());
+        assert!(enters(&intake, &busy, &requests(5, 5)));
+        for count in [8, 10] {
+            assert!(!enters(&intake, &other, &requests(count, 5)), "for want of room");
+            assert!(!enters(&intake, &busy, &requests(count, 5)), "for want of its own");
+        }
+        assert!(other.is_free());
+        intake.forget(&other);
+        intake.answered(&busy, 5);
+        assert_eq!(intake.room.available_permits(), 10 << 10);
     }
 
     #[test]
