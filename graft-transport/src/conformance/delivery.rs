@@ -73,7 +73,8 @@ async fn nothing_arrives_twice_or_at_another_server(fixture: &dyn Fixture) -> Ve
     }
     cluster.rest().await;
     for at in 0..nodes.len() {
-        let quiet = cluster.limits.quiet;
+        let (quiet, patience) = (cluster.limits.quiet, cluster.limits.patience);
+        cluster.gather(at, patience, |server| !server.peers.is_empty()).await;
         cluster.gather(at, quiet, |_| false).await;
         let server = &cluster.servers[at];
         ensure(!server.peers.is_empty(), format_args!("{} hears something", server.node))?;

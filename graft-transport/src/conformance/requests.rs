@@ -66,7 +66,8 @@ async fn a_request_arrives_once(fixture: &dyn Fixture) -> Verdict {
         let _may_be_lost = client.send(node, request_id, EntryKind::Plain, bytes(20, 1));
     }
     cluster.rest().await;
-    let quiet = cluster.limits.quiet;
+    let (quiet, patience) = (cluster.limits.quiet, cluster.limits.patience);
+    cluster.gather(0, patience, |server| !server.requests.is_empty()).await;
     cluster.gather(0, quiet, |_| false).await;
     let mut seen = BTreeSet::new();
     for Request { request_id, .. } in &cluster.servers[0].requests {

@@ -35,6 +35,7 @@ impl Loopback {
             // The suite's servers answer only what a check is about.
             config.bounds.client_request_bytes = 64 << 20;
             config.bounds.request_bytes = 256 << 20;
+            config.bounds.contended_request_bytes = 256 << 20;
             bind_with(config)
         };
         let networks: Vec<_> = names.iter().map(bind).collect();
