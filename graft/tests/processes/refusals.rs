@@ -207,6 +207,45 @@ async fn a_copy_of_a_store_is_refused_beside_the_server_it_was_taken_of_and_noth
     }
 }
 
+/// Nothing tells a copy from the server itself while that one is silent. What was copied has to be all that it had: what a
+/// server acknowledges after it was copied, its copy knows nothing of.
+#[tokio::test]
+async fn a_server_whose_copy_took_its_place_while_it_stood_still_is_refused_when_it_goes_on() {
+    for victim in victims(0) {
+        let cluster = Cluster::started(3).await;
+        let load = Load::start(&[cluster.client(&[1]).await], 16, Duration::from_secs(40));
+        load.answers(200, &cluster.running()).await;
+        let name = cluster.name(victim).to_owned();
+        let place = Place::here();
+        let task =
+            Task { store: cluster.directory().join("copy"), ..impostor(&cluster, victim, &place) };
+        cluster.process(victim).pause();
+        copy_directory(&cluster.task(victim).store, &task.store).unwrap();
+        load.answers(200, &cluster.running()).await;
+        let copy = Process::start(&task, &[]);
+        for other in (0..3).filter(|other| *other != victim) {
+            let peer = format!("peer=\"{}\"", cluster.name(other));
+            copy.logged(&["a peer is connected", &peer]).await;
+        }
+        cluster.process(victim).resume();
+        let noted =
+            format!("\"{name}\" of this very birth is connected here from {}", place.address);
+        let words = ["WARN", "refused", "wrong server", "a copy of its store", &noted];
+        cluster.process(victim).logged(&words).await;
+        let other = if victim == 0 { 2 } else { 0 };
+        cluster.process(other).logged(&words).await;
+        cluster.process(victim).until("out of touch", |said| said.leader.is_none()).await;
+        load.answers(200, &cluster.running()).await;
+        let verdict = load.judged().await;
+        report(&format!(
+            "copy of {name} in its place: {} longest={:?}",
+            verdict.tally, verdict.longest
+        ));
+        assert!(verdict.failures.is_empty(), "{:?}", verdict.failures);
+        drop(copy);
+    }
+}
+
 // -- Clusters --------------------------------------------------------------------------------------
 
 /// Starts somebody in the place of each victim in turn, and waits until he and one of the others have logged that he is
