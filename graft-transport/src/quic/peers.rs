@@ -88,7 +88,14 @@ impl Lines {
     /// The line to this birth of a peer; the latest where none is of it.
     fn to(&self, node: NodeId, birth: Incarnation) -> Option<&Arc<PeerLine>> {
         let lines = self.by_node.get(&node)?;
-        lines.iter().find(|line| line.hello.incarnation == birth).or_else(|| lines.last())
+        let said = |wanted| lines.iter().find(|line| line.hello.incarnation == wanted);
+        let unsaid = Incarnation(0);
+        if birth == unsaid {
+            // What is meant for any is for the latest: that one has not been heard yet.
+            return lines.last();
+        }
+        // Whoever connected before its store was born could not say which birth it is.
+        said(birth).or_else(|| said(unsaid)).or_else(|| lines.last())
     }
 
     /// Whether one who says this of itself may have a line.

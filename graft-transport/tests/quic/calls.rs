@@ -249,6 +249,25 @@ async fn another_birth_of_a_peer_is_heard_beside_it_and_each_gets_what_is_meant_
     assert_eq!((stats.peers_connected, stats.peers, one.network.stats().peers), (1, 1, 1));
 }
 
+/// The story: a server was connected before its store was born, and all that was meant for any birth went to it; a second
+/// process of its name was never answered, and so nobody noticed that there were two.
+#[tokio::test]
+async fn where_one_has_not_said_its_birth_the_other_is_told_what_is_meant_for_any() {
+    let [low, high] = low_and_high();
+    let one = server(low, 1, PATIENCE);
+    let mut first = server(high, 0, PATIENCE);
+    tell(&one.network, (high, &first.network));
+    until(&one.network, "the first is there", |stats| stats.peers_connected == 1).await;
+    let mut second = server(high, 3, Duration::from_millis(1));
+    tell(&second.network, (low, &one.network));
+    until(&one.network, "both are there", |stats| stats.peers_connected == 2).await;
+    let node = first.node();
+    for (birth, number) in [(0, 7), (2, 8), (3, 9), (0, 10), (2, 11)] {
+        send(&one, node, birth, number);
+        hears(if birth == 2 { &mut first } else { &mut second }, number).await;
+    }
+}
+
 #[tokio::test]
 async fn a_peer_of_another_birth_is_told_what_is_meant_for_any() {
     let [one, mut other] = connected().await;
