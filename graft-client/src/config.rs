@@ -12,7 +12,8 @@ pub struct ClientConfig {
     pub deadline: Duration,
     /// How long one server may be silent before another is asked. Default 1.2 s, two election
     /// timeouts: by then the others have a new leader if this one is the cause. A request that such an end of
-    /// an attempt brings back to a leader waits twice as long there, then four times, and so on.
+    /// an attempt brings back to a leader, or to the only server there is, waits twice as long there, then four times,
+    /// and so on.
     pub attempt_timeout: Duration,
     /// The first wait after a refusal, half of it random. Default 10 ms: some round trips.
     pub backoff_min: Duration,

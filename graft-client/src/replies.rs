@@ -153,7 +153,9 @@ impl State {
     fn on_rejected(&mut self, from: NodeId, slot: u32, reason: RejectReason, after: &mut After) {
         match reason {
             RejectReason::NotLeader(hint) => {
-                self.refused(slot, Refusal::NotLeader);
+                // Who was just named a leader is not told that there is none.
+                let named = hint.leader.is_some_and(|leader| leader != from);
+                self.refused(slot, if named { Refusal::None } else { Refusal::NotLeader });
                 self.redirect(from, slot, &hint, after);
             }
             RejectReason::LeadershipLost(hint) => {

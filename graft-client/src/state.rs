@@ -436,7 +436,8 @@ impl State {
 
 /// How long the attempt that is out may take. A leader that is slow may well have the one before in its log, and
 /// takes another in as one more entry, which makes it slower still: so each attempt at a leader gets twice the time
-/// of the one before. Whoever is only asked in the search for one gets no more than the usual.
+/// of the one before, whichever leader it is. Whoever is only asked in the search for one gets no more than the
+/// usual, unless it is the only one there is to ask: it may lead without having said so.
 #[inline]
 fn attempt_time(slot: &Slot, usual: u64) -> u64 {
     const MOST_DOUBLINGS: u8 = 16;

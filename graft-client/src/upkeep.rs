@@ -38,8 +38,11 @@ impl Lost {
         !self.gone.is_empty() || self.elected.is_some()
     }
 
-    fn is_with(&self, server: NodeId) -> bool {
-        self.gone.contains(&server) || self.elected.is_some_and(|leader| leader != server)
+    /// Whether what was asked of `server` is lost, while `leader` is taken for the leader. Whoever was named meanwhile, or
+    /// has answered as one, is asked nothing twice; and where the one that was named is gone, the others may answer.
+    fn is_with(&self, server: NodeId, leader: Option<NodeId>) -> bool {
+        let elected = self.elected.filter(|elected| leader == Some(*elected));
+        self.gone.contains(&server) || elected.is_some_and(|elected| elected != server)
     }
 }
 
@@ -77,9 +80,11 @@ impl State {
     /// What was sent in vain, though it may have been taken in, is sent again. What looked for a leader goes on at once
     /// where one was found.
     pub(crate) fn sweep(&mut self, slot: u32, lost: &Lost, found: bool, after: &mut After) {
+        let leader = self.leader();
         let entry = self.slots.at_mut(slot);
         match entry.phase {
-            Phase::Sent if lost.is_with(entry.server) => {
+            // Of what the leader has one copy in its log is enough.
+            Phase::Sent if lost.is_with(entry.server, leader) => {
                 entry.uncertain = true;
                 let target = if entry.hops < MAX_HOPS {
                     entry.hops += 1;

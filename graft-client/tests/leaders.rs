@@ -3,7 +3,7 @@
 mod common;
 
 use common::{A, B, Bench, C, ms};
-use graft_client::ClientConfig;
+use graft_client::{ClientConfig, RequestError};
 use graft_core::LinkError;
 
 /// The story: a leader was killed, and its client noticed nothing for as long as one server may be silent, though the
@@ -75,4 +75,46 @@ fn a_leader_that_is_known_is_no_news() {
     bench.link.apply(&sent, b"");
     bench.runtime.advance(ms(1));
     assert!(x.result().is_some());
+}
+
+/// Whoever answers as the leader does is one, whoever was named before.
+#[test]
+fn what_is_at_the_leader_is_not_sent_to_it_again() {
+    let bench = Bench::with_session(ClientConfig::default());
+    let (x, _y) = (bench.start("x"), bench.start("y"));
+    bench.runtime.settle();
+    let sent = bench.link.take();
+    assert!(sent.len() == 2 && sent.iter().all(|sent| sent.to == A));
+    bench.link.replies().on_leader(C);
+    bench.link.apply(&sent[1], b"");
+    bench.runtime.settle();
+    assert!(bench.link.take().is_empty(), "the leader has it already");
+    bench.link.apply(&sent[0], b"");
+    bench.runtime.settle();
+    assert!(x.result().is_some());
+}
+
+#[test]
+fn a_leader_that_is_gone_as_soon_as_it_was_named_takes_nothing_from_others() {
+    let bench = Bench::with_session(ClientConfig::default());
+    let _x = bench.start("x");
+    bench.runtime.settle();
+    assert_eq!(bench.link.take_one().to, A);
+    bench.link.replies().on_leader(C);
+    bench.link.replies().on_server_gone(C);
+    bench.runtime.settle();
+    assert!(bench.link.take().is_empty(), "it may be answered where it is");
+}
+
+#[test]
+fn who_is_named_a_leader_at_the_deadline_is_not_told_that_there_is_none() {
+    let bench = Bench::with_session(ClientConfig { deadline: ms(1005), ..Default::default() });
+    let x = bench.start("x");
+    bench.runtime.settle();
+    let sent = bench.link.take_one();
+    bench.runtime.advance(ms(1006));
+    bench.link.not_leader(&sent, Some(B));
+    bench.runtime.settle();
+    let error = x.error();
+    assert!(matches!(error, RequestError::Timeout { .. }), "{error:?}");
 }

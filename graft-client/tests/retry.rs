@@ -213,7 +213,7 @@ fn a_silent_server_is_given_up_after_the_attempt_timeout() {
     bench.runtime.advance(ms(30));
     let second = bench.link.take_one();
     assert_eq!(second.header(), first.header());
-    // The silent server comes after all others.
+    // The one that was silent just now is not the next to be asked.
     assert_ne!(second.to, A);
     bench.link.not_leader(&second, None);
     bench.runtime.advance(ms(30));
