@@ -76,9 +76,10 @@ pub struct Bounds {
     /// The same of all clients together. Default 8 MiB: two that have their whole share under way keep every disk busy, and
     /// the more is let in, the longer everybody waits.
     pub request_bytes: usize,
-    /// What all clients together may have let in while more than one asks, in bytes; each has an equal part of it, but a
-    /// sixteenth of its own share in any case. Default 2 MiB: it keeps a server as busy as four times as much does, and who
-    /// asks for little stands behind no more than this.
+    /// What all clients together may have let in while more than one asks, in bytes. An equal part of it is each one's in
+    /// any case, and so is a sixteenth of its own share, or one request: many clients, or large requests, come to more,
+    /// up to `request_bytes`. Default 2 MiB: who asks for little stands behind no more than that of a few who ask for
+    /// much.
     pub contended_request_bytes: usize,
     /// What large frames of all clients may hold from when they begin until what they ask for is let in, in bytes; those of
     /// 16 KiB and less are free. Who gets no room is not read, and who has some and does not go on is disconnected: after

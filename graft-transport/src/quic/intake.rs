@@ -6,14 +6,19 @@
 //! wait the turn goes round: each comes with one part of what it has sent, and the one that came first is let in first.
 //!
 //! What is let in is served in its order, so whoever asks stands behind all of it. One client alone may have its whole
-//! share in; while others ask as well, all together have little more than keeps the server busy, or who asks for little
-//! would wait for long behind those who ask for much.
+//! share in; while others ask as well, all together have about as much as keeps the server busy, or who asks for little
+//! would wait for long behind those who ask for much. An equal part of that is anybody's in any case, and so is one part
+//! of a share or one request, however many they are.
 //!
 //! A server answers every request that reached it, with a refusal if need be. So it is enough to count: of several
 //! requests of one client it does not matter which was answered.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    mem,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -41,12 +46,16 @@ const RECENT: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Intake {
     room: Semaphore,
+    /// How large `room` is while nothing is in it.
+    most: u32,
     /// What one client may have in it.
     share: u32,
     /// What all may have in it together while several ask.
     contended: u32,
     begun: Instant,
     asking: Mutex<Asking>,
+    /// How many clients have something in, or wait.
+    busy: AtomicU32,
 }
 
 /// How many clients ask: how many did in this and in the last span of [`RECENT`].
@@ -58,9 +67,9 @@ struct Asking {
 }
 
 impl Asking {
-    /// Moves on to `span`.
+    /// Moves on to `span`, never back.
     fn go_on(&mut self, span: u64) {
-        if self.span != span {
+        if self.span < span {
             let before = if self.span + 1 == span { self.clients } else { 0 };
             *self = Self { span, clients: 0, before };
         }
@@ -80,6 +89,10 @@ pub(super) struct Share {
 struct Open {
     requests: u64,
     bytes: u64,
+    /// Whether somebody waits to get more in.
+    waits: bool,
+    /// Whether it is one of [`Intake::busy`].
+    busy: bool,
     /// When it was last counted among those who ask.
     span: Option<u64>,
 }
@@ -105,10 +118,12 @@ impl Intake {
         let share = u32::try_from(bounds.client_request_bytes).unwrap_or(u32::MAX).clamp(1, most);
         Self {
             room: Semaphore::new(most as usize),
+            most,
             share,
             contended: u32::try_from(bounds.contended_request_bytes).unwrap_or(u32::MAX),
             begun: Instant::now(),
             asking: Mutex::default(),
+            busy: AtomicU32::new(0),
         }
     }
 
@@ -123,7 +138,7 @@ impl Intake {
         let bytes = u32::try_from(bytes).unwrap_or(share.most);
         let mut has_waited = false;
         let mut wait = || {
-            if !std::mem::replace(&mut has_waited, true) {
+            if !mem::replace(&mut has_waited, true) {
                 waits.add(1);
             }
         };
@@ -145,43 +160,75 @@ impl Intake {
         let mut open = share.lock();
         open.requests += requests.len() as u64;
         open.bytes += u64::from(bytes);
+        open.waits = false;
+        self.note(&mut open);
     }
 
     /// Whether a client may have so much more in now. One that has nothing in may.
     fn has_place(&self, share: &Share, bytes: u32) -> bool {
         let mut open = share.lock();
+        open.waits = true;
+        self.note(&mut open);
+        let (own, bytes) = (open.bytes + u64::from(bytes), u64::from(bytes));
+        if own == bytes {
+            // It is one of those who ask all the same.
+            self.count(&mut open);
+            return true;
+        }
         let clients = self.count(&mut open);
-        let most = match clients {
-            1 => share.most,
-            _ => (self.contended / clients).clamp(share.most / PARTS, share.most),
-        };
-        open.bytes == 0 || open.bytes + u64::from(bytes) <= u64::from(most)
+        if clients == 1 {
+            return own <= u64::from(share.most);
+        }
+        let part = (self.contended / clients).clamp(share.most / PARTS, share.most);
+        own <= u64::from(part) || self.has_in() + bytes <= u64::from(self.contended.min(share.most))
     }
 
-    /// How many clients ask, this one included.
+    /// What all have in together.
+    fn has_in(&self) -> u64 {
+        u64::from(self.most).saturating_sub(self.room.available_permits() as u64)
+    }
+
+    /// How many clients ask or wait for answers, this one included.
     fn count(&self, open: &mut Open) -> u32 {
-        let millis = self.begun.elapsed().as_millis() / RECENT.as_millis();
-        let span = u64::try_from(millis).unwrap_or(u64::MAX);
         let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read under the lock, or one who read it first and came last would turn the time back.
+        let spans = self.begun.elapsed().as_millis() / RECENT.as_millis();
+        let span = u64::try_from(spans).unwrap_or(u64::MAX);
         asking.go_on(span);
-        if open.span != Some(span) {
-            open.span = Some(span);
+        if open.span != Some(asking.span) {
+            open.span = Some(asking.span);
             asking.clients += 1;
         }
-        asking.clients.max(asking.before)
+        let recent = asking.clients.max(asking.before);
+        recent.max(self.busy.load(Ordering::Relaxed)).max(1)
+    }
+
+    /// Keeps count of those who have something in or wait.
+    fn note(&self, open: &mut Open) {
+        let busy = open.requests > 0 || open.waits;
+        match (mem::replace(&mut open.busy, busy), busy) {
+            (false, true) => _ = self.busy.fetch_add(1, Ordering::Relaxed),
+            (true, false) => _ = self.busy.fetch_sub(1, Ordering::Relaxed),
+            _ => {}
+        }
     }
 
     /// So many requests of this client were answered.
     pub(super) fn answered(&self, share: &Share, requests: usize) {
-        let bytes = share.lock().answer(requests as u64);
+        let mut open = share.lock();
+        let bytes = open.answer(requests as u64);
+        self.note(&mut open);
+        drop(open);
         self.release(share, bytes);
     }
 
     /// Nothing of this client will be answered any more.
     pub(super) fn forget(&self, share: &Share) {
         let mut open = share.lock();
-        let bytes = std::mem::take(&mut open.bytes);
+        let bytes = mem::take(&mut open.bytes);
         open.requests = 0;
+        open.waits = false;
+        self.note(&mut open);
         drop(open);
         self.release(share, bytes);
     }
@@ -292,6 +339,10 @@ mod tests {
         (0..).find(|_| !enters(intake, share, &requests(1, 5))).unwrap()
     }
 
+    fn has_in(share: &Share) -> u64 {
+        share.lock().bytes >> 10
+    }
+
     #[tokio::test(start_paused = true)]
     async fn while_others_ask_a_client_may_have_less_in_and_once_alone_again_its_whole_share() {
         let intake = contended(1 << 20, 160 << 10, 60 << 10);
@@ -301,13 +352,12 @@ mod tests {
         intake.answered(&second, 1);
         // It is none of those who wait for room, but it comes again.
         intake.answered(&greedy, 150);
-        assert_eq!(fill(&intake, &greedy), 20, "half of what several may have in");
-        assert_eq!(fill(&intake, &third), 20, "a third");
-        intake.answered(&greedy, 30);
-        assert_eq!(fill(&intake, &greedy), 20);
-        // More than a part would not fit; less is let in.
+        assert_eq!(fill(&intake, &greedy), 50, "all that several may have in: nobody else has any");
+        assert_eq!(fill(&intake, &third), 20, "a third is its own, although nothing is left");
+        intake.answered(&greedy, 50);
         assert!(enters(&intake, &second, &requests(10, 5)));
-        assert!(!enters(&intake, &second, &requests(11, 5)));
+        assert_eq!(fill(&intake, &greedy), 20, "what is left");
+        assert_eq!([&greedy, &second, &third].map(has_in), [30, 10, 20]);
         for share in [&greedy, &second, &third] {
             intake.forget(share);
         }
@@ -315,6 +365,59 @@ mod tests {
         assert_eq!(fill(&intake, &greedy), 160);
         intake.forget(&greedy);
         assert_eq!(intake.room.available_permits(), 1 << 20);
+        assert_eq!(intake.busy.load(Ordering::Relaxed), 0);
+    }
+
+    /// The story: only who came to ask counted, so of a server that answered nothing each that waited there was soon
+    /// forgotten, and the next had a whole share.
+    #[tokio::test(start_paused = true)]
+    async fn those_who_wait_for_a_slow_server_count_however_long_they_wait() {
+        let intake = contended(1 << 20, 160 << 10, 60 << 10);
+        let shares = [(); 3].map(|()| intake.share());
+        assert_eq!(fill(&intake, &shares[0]), 160);
+        for (share, part) in shares[1..].iter().zip([30, 20]) {
+            tokio::time::advance(RECENT * 5).await;
+            assert_eq!(fill(&intake, share), part);
+        }
+        intake.forget(&shares[0]);
+        tokio::time::advance(RECENT * 5).await;
+        assert_eq!(fill(&intake, &shares[1]), 10, "all that several may have in");
+    }
+
+    /// The story: the clock was read before the lock was taken, so one who came late turned it back; then a client that
+    /// had been counted was one of none.
+    #[tokio::test(start_paused = true)]
+    async fn nobody_turns_the_time_back() {
+        let intake = contended(1 << 20, 160 << 10, 60 << 10);
+        let [share, other] = [(); 2].map(|()| intake.share());
+        assert!(enters(&intake, &share, &requests(1, 5)));
+        tokio::time::advance(RECENT).await;
+        assert!(enters(&intake, &other, &requests(1, 5)));
+        let mut asking = intake.asking.lock().unwrap();
+        let now = *asking;
+        asking.go_on(0);
+        assert_eq!((asking.span, asking.clients), (now.span, now.clients));
+        drop(asking);
+        assert!(enters(&intake, &share, &requests(1, 5)));
+    }
+
+    #[test]
+    fn clients_that_come_at_the_same_time_from_several_threads_are_counted_well() {
+        let intake = contended(8 << 20, 4 << 20, 2 << 20);
+        let until = std::time::Instant::now() + RECENT * 3;
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let (share, one) = (intake.share(), requests(1, 5));
+                    while std::time::Instant::now() < until {
+                        assert!(enters(&intake, &share, &one));
+                        intake.answered(&share, 1);
+                    }
+                });
+            }
+        });
+        assert_eq!(intake.busy.load(Ordering::Relaxed), 0);
+        assert_eq!(intake.room.available_permits(), 8 << 20);
     }
 
     #[test]
