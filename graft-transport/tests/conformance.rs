@@ -158,6 +158,7 @@ enum Bug {
     SendsToEveryone,
     PanicsForStrangers,
     SharesOneQueue,
+    SharesOneNarrowLine,
     HoldsWhatIsNotTaken,
     HoldsForTheGone,
     WaitsForTheReceiver,
@@ -199,11 +200,15 @@ fn is_large(message: &Message) -> bool {
 impl Transport for Broken {
     fn attach(&self, inbox: Inbox) {
         match self.bug {
-            // One queue for all: the head waits for room, and everything behind it too.
-            Bug::SharesOneQueue => {
+            Bug::SharesOneQueue | Bug::SharesOneNarrowLine => {
                 let (relay, receiver) = Inbox::new(InboxLimits::default());
                 let (runtime, ended) = (Arc::clone(&self.runtime), Arc::clone(&self.ended));
-                self.runtime.spawn(Box::pin(relay_in_order(runtime, receiver, inbox, ended)));
+                let line = match self.bug {
+                    Bug::SharesOneNarrowLine => Line::Narrow,
+                    _ => Line::WaitsForRoom,
+                };
+                let relayed = relay_in_order(runtime, receiver, inbox, ended, line);
+                self.runtime.spawn(Box::pin(relayed));
                 self.inner().attach(relay);
             }
             _ => self.inner().attach(inbox),
@@ -309,11 +314,21 @@ impl Drop for Broken {
     }
 }
 
+/// What is the matter with one queue for all.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Line {
+    /// The head waits for room, and everything behind it too.
+    WaitsForRoom,
+    /// What is large takes its time, and everything behind it waits: up to some seconds.
+    Narrow,
+}
+
 async fn relay_in_order(
     runtime: Arc<dyn Runtime>,
     mut receiver: InboxReceiver,
     inbox: Inbox,
     ended: Arc<AtomicBool>,
+    line: Line,
 ) {
     let mut queue: VecDeque<Inbound> = VecDeque::new();
     while !ended.load(Ordering::Relaxed) && !inbox.is_closed() {
@@ -326,7 +341,15 @@ async fn relay_in_order(
         queue.extend(arrivals.peers.into_iter().map(Inbound::Peer));
         queue.extend(arrivals.requests.into_iter().map(Inbound::Request));
         while let Some(head) = queue.pop_front() {
-            if let Err(refused) = inbox.offer(head) {
+            let size = match &head {
+                Inbound::Peer(envelope) => envelope.message.size(),
+                Inbound::Request(request) => request.size(),
+            };
+            if line == Line::Narrow && size > 1000 {
+                runtime.sleep_until(runtime.now() + Duration::from_millis(10)).await;
+            }
+            // What a narrow line brings where there is no room is lost.
+            if let (Err(refused), Line::WaitsForRoom) = (inbox.offer(head), line) {
                 queue.push_front(refused);
                 break;
             }
@@ -438,6 +461,7 @@ const BUGS: &[(Bug, &str)] = &[
     (Bug::SendsToEveryone, "nothing_arrives_twice_or_at_another_server"),
     (Bug::PanicsForStrangers, "sending_to_nobody_is_harmless"),
     (Bug::SharesOneQueue, "a_flood_of_one_class_holds_up_no_other"),
+    (Bug::SharesOneNarrowLine, "a_flood_of_one_class_holds_up_no_other"),
     (Bug::HoldsWhatIsNotTaken, "what_is_on_its_way_to_a_peer_that_takes_nothing_is_bounded"),
     (Bug::HoldsForTheGone, "what_is_on_its_way_to_a_peer_that_is_gone_is_bounded"),
     (Bug::WaitsForTheReceiver, "what_is_on_its_way_to_a_peer_that_takes_nothing_is_bounded"),
