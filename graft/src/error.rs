@@ -109,10 +109,10 @@ pub enum StartError {
         /// Where that is, if the store says so.
         place: Option<String>,
     },
-    /// The store belongs to a cluster that was founded by other servers.
+    /// The store belongs to a cluster of another name, or of other founders.
     #[error(
-        "the store of server `{server}`{} belongs to a cluster that other servers founded: name the same servers as at \
-         its first start, or use an empty store",
+        "the store of server `{server}`{} belongs to a cluster of another name or of other founders: give the cluster the \
+         name and the founders that it had at this server's first start, or give the server its own store",
         at(place)
     )]
     WrongCluster {
@@ -124,7 +124,7 @@ pub enum StartError {
     /// The store is empty, or was born anew, while the cluster it should belong to lives on in others.
     #[error(
         "the store of server `{server}`{} is empty although that of `{other}` holds the cluster's log: a server that lost \
-         its store could vote twice; give it its old store back",
+         its store could vote twice; give it its own store as it was when the server stopped, not a copy or a backup",
         at(place)
     )]
     LostStore {

@@ -27,7 +27,8 @@ use graft::{
 };
 
 /// What is to be done about damage.
-const RESTORE: &str = "restore this server from the others";
+const LEAVE: &str = "leave this server stopped: the others go on as long as they are a majority, and nothing takes a \
+                     server in anew yet";
 
 /// Starts `servers`, of which `server1` has its log at `path` and the others have theirs in memory.
 async fn start<M: Machine + Default>(
@@ -96,7 +97,7 @@ async fn does_not_open_or_start(path: &Path, advice: &str, advice_of_cluster: &s
             assert_eq!(mem::discriminant(source), mem::discriminant(&error));
         }
         // Damage is the same for all stores.
-        StoreError::Corrupt { .. } => assert_eq!(advice_of_cluster, RESTORE),
+        StoreError::Corrupt { .. } => assert_eq!(advice_of_cluster, LEAVE),
         other => panic!("{other:?}"),
     }
     check_words(&started, path, advice_of_cluster);
@@ -143,7 +144,7 @@ async fn a_file_of_something_else_in_a_store_is_refused() {
     fs::write(&file, vec![b'x'; usize::try_from(length).unwrap()]).unwrap();
     // The rest is a store's own, so a server is to be told that it lost something.
     let advice = "give the path of another directory";
-    let error = does_not_open_or_start(&path, advice, RESTORE).await;
+    let error = does_not_open_or_start(&path, advice, LEAVE).await;
     assert!(matches!(error, OpenError::Foreign { .. }), "{error:?}");
 }
 
@@ -155,7 +156,7 @@ async fn a_truncated_file_is_refused() {
     let file = fs::File::options().write(true).open(segment(&path)).unwrap();
     let length = file.metadata().unwrap().len();
     file.set_len(length / 2).unwrap();
-    let error = does_not_open(&path, RESTORE).await;
+    let error = does_not_open(&path, LEAVE).await;
     let OpenError::Truncated { length: found, expected, .. } = &error else { panic!("{error:?}") };
     assert_eq!((*found, *expected), (length / 2, length));
 }
@@ -197,7 +198,7 @@ async fn the_store_of_another_cluster_is_refused() {
     let (_disk, path) = used().await;
     let error = refused::<Notes>(&path, &["server1", "server2", "server3"]).await;
     assert!(matches!(&error, StartError::WrongCluster { server, .. } if *server == "server1"));
-    check_words(&error, &path, "name the same servers as at its first start");
+    check_words(&error, &path, "give the cluster the name and the founders that it had");
 }
 
 #[tokio::test]
@@ -256,7 +257,7 @@ async fn the_stores_beside_one_that_is_refused_stay_as_they_were() {
     let started = soon(graft::cluster(PAIR).stores(open).start(Notes::default)).await;
     let error = started.map(drop).unwrap_err();
     assert!(matches!(&error, StartError::WrongCluster { server, .. } if *server == "server2"));
-    check_words(&error, &paths[1], "name the same servers as at its first start");
+    check_words(&error, &paths[1], "give the cluster the name and the founders that it had");
     assert!(paths.each_ref().map(|path| content(path)) == before, "files were changed");
 }
 

@@ -98,4 +98,8 @@ async fn a_disk_that_was_wiped_is_noticed() {
     fs::remove_dir_all(disk.of("server2")).unwrap();
     let error = disk.cluster().start(Notes::default).await.err().unwrap();
     assert!(matches!(error, StartError::LostStore { .. }), "{error}");
+    // An older one would have forgotten what it promised since.
+    assert!(
+        error.to_string().contains("as it was when the server stopped, not a copy or a backup")
+    );
 }

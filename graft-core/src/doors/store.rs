@@ -146,7 +146,10 @@ pub enum StoreError {
         reason: String,
     },
     /// A record is not what was written.
-    #[error("the store is corrupt at {location}: {reason}; restore this server from the others")]
+    #[error(
+        "the store is corrupt at {location}: {reason}; leave this server stopped: the others go on as \
+         long as they are a majority, and nothing takes a server in anew yet"
+    )]
     Corrupt {
         /// Which table and record.
         location: String,

@@ -11,9 +11,10 @@ pub enum FoundingRefusal {
     /// Another server has a log, which does not name this one's birth.
     #[error(
         "{by} says that the cluster is founded already, and not with this store: the store was emptied \
-         or is not this server's. Give it its own store back; if that is lost, leave this server stopped: \
-         the others go on as long as they are a majority, and nothing takes a server in anew yet. Only a \
-         cluster that never came to serve may be founded again, by emptying the stores of all"
+         or is not this server's. Give it its own store as it was when the server stopped, not a copy or a \
+         backup; if that is lost, leave this server stopped: the others go on as long as they are a \
+         majority, and nothing takes a server in anew yet. Only a cluster that never came to serve may be \
+         founded again, by emptying the stores of all"
     )]
     AlreadyFounded {
         /// Who says so.

@@ -194,7 +194,8 @@ pub enum Fatal {
     /// The machine here differs from the leader's.
     #[error(
         "the machine differs from the leader's at entry {index}: it is not deterministic, or a bug or a \
-         bad disk changed it; rebuild this server from the others"
+         bad disk changed it; compare the servers before restarting any, because the leader may be the one \
+         that is wrong"
     )]
     Diverged {
         /// Where it was noticed.

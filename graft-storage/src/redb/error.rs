@@ -27,8 +27,8 @@ pub enum OpenError {
     },
     /// There is nothing that could be verified.
     #[error(
-        "there is no store at {path}: give the path of one, or restore this server from the others if \
-         there was one"
+        "there is no store at {path}: give the path of one; if it is lost, leave this server stopped: the \
+         others go on as long as they are a majority, and nothing takes a server in anew yet"
     )]
     NoStore {
         /// The path that was given.
@@ -90,8 +90,9 @@ pub enum OpenError {
     },
     /// A file is shorter than it was.
     #[error(
-        "{file} has {length} bytes where at least {expected} were written: it was truncated; restore \
-         this server from the others"
+        "{file} has {length} bytes where at least {expected} were written: it was truncated; leave this \
+         server stopped: the others go on as long as they are a majority, and nothing takes a server in \
+         anew yet"
     )]
     Truncated {
         /// The file.
@@ -102,7 +103,10 @@ pub enum OpenError {
         expected: u64,
     },
     /// The store is not what was written.
-    #[error("the store is corrupt at {location}: {reason}; restore this server from the others")]
+    #[error(
+        "the store is corrupt at {location}: {reason}; leave this server stopped: the others go on as \
+         long as they are a majority, and nothing takes a server in anew yet"
+    )]
     Corrupt {
         /// Which file, table and record.
         location: String,

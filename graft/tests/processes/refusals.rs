@@ -81,7 +81,12 @@ async fn a_server_with_a_wiped_disk_is_refused_by_name_on_both_sides() {
         let own = format!("server `{name}` does not take part in its cluster");
         check_words(
             &text,
-            &[&own, "says that the cluster is founded already", "leave this server stopped"],
+            &[
+                &own,
+                "says that the cluster is founded already",
+                "its own store as it was when the server stopped, not a copy or a backup",
+                "leave this server stopped",
+            ],
         );
         cluster.logged_by_any(&["WARN", &format!("server=\"{name}\""), FOREIGN]).await;
         write(&cluster, 2).await;
@@ -356,7 +361,10 @@ async fn a_server_with_the_store_of_another_cluster_does_not_start() {
     let task = Task { store: other.task(0).store, ..cluster.task(0) };
     let text = Process::start(&task, &[]).refused().await;
     let store = task.store.to_str().unwrap();
-    check_words(&text, &["`server1`", store, "belongs to a cluster that other servers founded"]);
+    check_words(
+        &text,
+        &["`server1`", store, "belongs to a cluster of another name or of other founders"],
+    );
     cluster.start(0).await;
     other.start(0).await;
 }
