@@ -32,9 +32,19 @@ impl graft::Machine for Stack {
     }
 }
 
+/// A stack whose servers keep their logs on the disk: a second run finds what the first one put there.
+#[derive(clap::Parser)]
+struct Arguments {
+    /// Where the servers keep their logs, each in a directory of its own below this one
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Err(error) = run().await else { return ExitCode::SUCCESS };
+    // What is not understood ends with the usage, and exit status 2.
+    let Arguments { directory } = clap::Parser::parse();
+    let Err(error) = run(directory).await else { return ExitCode::SUCCESS };
     // In words, with all that led to it: what `main` returns is printed for those who debug.
     let first: &dyn Error = &*error;
     let causes = iter::successors(Some(first), |error| (*error).source());
@@ -42,9 +52,7 @@ async fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn run() -> Result<(), Box<dyn Error>> {
-    let directory = std::env::args_os().nth(1).map(PathBuf::from);
-    let directory = directory.ok_or("say where the servers shall keep their logs: -- DIR")?;
+async fn run(directory: PathBuf) -> Result<(), Box<dyn Error>> {
     let stores = directory.clone();
     let stack = graft::cluster(["server1", "server2", "server3"])
         .stores(move |name| Ok(graft::store::redb(stores.join(name.as_str()))?))

@@ -10,11 +10,16 @@ use super::pages::Pages;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// There is something at the path that is not a directory.
-    #[error("{path} is not a directory: a store is a directory of its own, give the path of one")]
+    /// There is something at the path, or at one above it, that is not a directory.
+    #[error(
+        "{part} is not a directory{}: a store is a directory of its own, give the path of one",
+        below(part, path)
+    )]
     NotADirectory {
         /// The path that was given.
         path: String,
+        /// The part of it, from its beginning on, that is something else.
+        part: String,
     },
     /// The directory cannot be created, or not be written.
     #[error("the store at {path} cannot be used for writing: check owner and permissions")]
@@ -144,6 +149,11 @@ impl OpenError {
             other => Self::Backend { reason: other.to_string() },
         }
     }
+}
+
+/// What follows for `path` from `part` of it being no directory, for the middle of a sentence.
+fn below(part: &str, path: &str) -> String {
+    if part == path { String::new() } else { format!(", so there can be no {path}") }
 }
 
 /// Why a directory that holds something else is refused: nothing in it is damaged.

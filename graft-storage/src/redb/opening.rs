@@ -204,9 +204,13 @@ fn missing(medium: &dyn Medium, name: &str) -> OpenError {
 
 /// Why there is no directory at `path`.
 pub(super) fn not_a_directory(path: &Path, source: io::Error) -> OpenError {
+    // A separator at the end makes a file one that is not there.
+    let plain = path.components().as_path();
+    let part = plain.ancestors().find(|part| part.exists() && !part.is_dir());
+    let part = part.unwrap_or(path).display().to_string();
     let path = path.display().to_string();
     match source.kind() {
-        io::ErrorKind::NotADirectory => OpenError::NotADirectory { path },
+        io::ErrorKind::NotADirectory => OpenError::NotADirectory { path, part },
         _ => OpenError::Inaccessible { path, source },
     }
 }

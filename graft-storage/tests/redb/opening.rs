@@ -46,9 +46,17 @@ fn a_file_is_not_a_directory() {
     assert!(matches!(error, OpenError::NotADirectory { .. }), "{error:?}");
     assert!(error.to_string().contains(&file.display().to_string()), "{error}");
     assert_eq!(fs::read(&file).unwrap(), b"not a store");
-    let error = RedbStore::open(file.join("below")).unwrap_err();
-    let is_path = matches!(error, OpenError::NotADirectory { .. } | OpenError::Inaccessible { .. });
-    assert!(is_path, "{error:?}");
+    // Below it the file is still what is to blame.
+    for below in ["below", "further/below", "below/", ""].map(|below| file.join(below)) {
+        let error = RedbStore::open(&below).unwrap_err();
+        assert!(matches!(error, OpenError::NotADirectory { .. }), "{error:?}");
+        let (file, below) = (file.display(), below.display());
+        let words = format!("{file} is not a directory, so there can be no {below}: ");
+        assert!(error.to_string().starts_with(&words), "{error}");
+    }
+    let error = verify(file.join("below")).unwrap_err();
+    assert!(matches!(error, OpenError::NotADirectory { .. }), "{error:?}");
+    assert_eq!(fs::read(&file).unwrap(), b"not a store");
 }
 
 #[cfg(target_os = "linux")]
