@@ -85,7 +85,9 @@ enum Failure {
 
 impl Failure {
     fn code(&self) -> ExitCode {
-        ExitCode::from(if matches!(self, Self::Config(_)) { 2 } else { 1 })
+        let is_told_wrong =
+            matches!(self, Self::Config(_) | Self::Start(StartError::DuplicateAddress { .. }));
+        ExitCode::from(if is_told_wrong { 2 } else { 1 })
     }
 }
 

@@ -262,6 +262,10 @@ fn a_server_says_what_is_wrong_with_its_configuration() {
     Process::start("kv_server", &without_members)
         .ends()
         .fails(2, &["who founds the cluster", "--member"]);
+    let alike = ["server1=127.0.0.1:4401", "server2=127.0.0.1:4402", "server3=127.0.0.1:4401"];
+    let [one, two, three] = alike;
+    server(place, &["--name", "server1", "--member", one, "--member", two, "--member", three])
+        .fails(2, &["`server1` and `server3`", "the address 127.0.0.1:4401", "give each server"]);
     let certs = path("nowhere");
     server(place, &["--name", "server1", "--certs", &certs])
         .fails(1, &["nowhere/ca.pem", "graft certs"]);

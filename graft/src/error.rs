@@ -147,6 +147,19 @@ pub enum StartError {
         /// The members given.
         members: Vec<ServerName>,
     },
+    /// Two servers are to be reached at one address.
+    #[error(
+        "`{one}` and `{other}` are both given the address {address}: give each server the address at which it is reached \
+         itself"
+    )]
+    DuplicateAddress {
+        /// A server.
+        one: ServerName,
+        /// The other.
+        other: ServerName,
+        /// The address of both.
+        address: String,
+    },
     /// A server is to join a cluster that it is a founder of.
     #[error(
         "server `{server}` is to join, and it is one of the founders given: leave out `.join(..)`, or take it off the \

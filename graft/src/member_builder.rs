@@ -1,6 +1,6 @@
 //! How one server of a cluster across machines is started.
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, future::Future, sync::Arc, time::Duration};
 
 use graft_core::{
     ClusterId, Epoch, NodeId, Runtime,
@@ -206,6 +206,9 @@ impl ServerBuilder {
             }
             (true, Some(_)) => return Err(StartError::FounderJoins { server: self.name }),
         }
+        let own = self.joins_at.iter().map(|address| (&self.name, address));
+        let founders = self.members.iter().map(|(name, address)| (name, address));
+        check_addresses(founders.chain(own))?;
         self.config.validate()?;
         let server = || self.name.clone();
         let store = self.store.ok_or_else(|| StartError::NoStore { server: server() })?;
@@ -247,6 +250,20 @@ impl ServerBuilder {
         begun.disarm();
         Ok(cluster)
     }
+}
+
+/// Two servers at one address would be taken for each other, and never meet.
+fn check_addresses<'a>(
+    servers: impl Iterator<Item = (&'a ServerName, &'a String)>,
+) -> Result<(), StartError> {
+    let mut names = BTreeMap::new();
+    for (name, address) in servers {
+        if let Some(one) = names.insert(address, name) {
+            let (one, other, address) = (one.clone(), name.clone(), address.clone());
+            return Err(StartError::DuplicateAddress { one, other, address });
+        }
+    }
+    Ok(())
 }
 
 fn local(

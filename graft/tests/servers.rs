@@ -232,3 +232,24 @@ async fn who_founds_does_not_join_and_who_joins_does_not_found() {
     let (error, text) = refusal(place.server("server4").members(members)).await;
     assert!(matches!(error, StartError::WrongCluster { .. }), "{text}");
 }
+
+#[tokio::test]
+async fn two_servers_at_one_address_are_refused() {
+    let place = Place::default();
+    let alike = [("server1", "one"), ("server2", "two"), ("server3", "one")];
+    let founder = place.server("server2").members(alike);
+    // Its own address counts as well.
+    let joiner = place.server("server4").join("one");
+    for (server, other) in [(founder, "server3"), (joiner, "server4")] {
+        let (error, text) = refusal(server).await;
+        let StartError::DuplicateAddress { one, other: found, address } = error else {
+            panic!("{text}")
+        };
+        assert_eq!((one.as_str(), found.as_str(), address.as_str()), ("server1", other, "one"));
+        assert!(text.contains(&format!("`server1` and `{other}`")), "{text}");
+        assert!(text.contains("the address one: give each server the address"), "{text}");
+    }
+    // Nothing is left of them.
+    let servers = place.start_all().await;
+    assert_eq!(soon(servers[0].request(add("a"))).await.unwrap(), ["a"]);
+}
