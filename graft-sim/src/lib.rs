@@ -92,7 +92,7 @@
 //! | [`ResponseFits`](Checker::ResponseFits) | A response is one that the workload knows to be right. |
 //! | [`DeadlineKept`](Checker::DeadlineKept) | A request ends when its deadline says. |
 //! | [`NeverUnsafe`](Checker::NeverUnsafe) | No server finds proof that safety is broken. |
-//! | [`NothingUnexplained`](Checker::NothingUnexplained) | No server stops, or fails to start, without a fault to blame. |
+//! | [`NothingUnexplained`](Checker::NothingUnexplained) | No server stops, or fails to start, and no machine panics, without a fault to blame. |
 //! | [`LeaderInTime`](Checker::LeaderInTime) | Once everything has healed there is a leader within a bounded number of election timeouts. |
 //! | [`RequestsResolve`](Checker::RequestsResolve) | Once everything has healed every open request ends, and new ones succeed. |
 //! | [`ReplicasConverge`](Checker::ReplicasConverge) | Once everything has healed all servers come to the same log and state. |

@@ -1,6 +1,9 @@
 //! A user's machine behind a witness, who tells the oracle what it does.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+};
 
 use graft::{
     Apply, Archive, At, Deserialize, Entry, Machine, RestoreError, Serialize, Snapshot,
@@ -8,7 +11,7 @@ use graft::{
 };
 
 use crate::{
-    oracle::{Application, Oracle},
+    oracle::{Application, Checker, Oracle},
     workload::{EntryOf, ResponseOf, Workload},
 };
 
@@ -40,6 +43,12 @@ impl<E> Tagged<E> {
 impl<E: Entry> Entry for Tagged<E> {
     type Response = Placed<E::Response>;
     const VERSION: u16 = E::VERSION;
+}
+
+/// What a panic says, if it says anything.
+pub(crate) fn words_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("something")
 }
 
 /// A machine under watch. `THREAD` runs it on a thread whatever it says itself.
@@ -93,6 +102,11 @@ impl<W: Workload, const THREAD: bool> Machine for Witness<W, THREAD> {
                 Placed { index: at.index, response }
             }
             Err(panic) => {
+                let (index, words) = (at.index, words_of(&*panic));
+                let what = format!(
+                    "the machine panicked by itself over request {operation}, entry {index}: {words}"
+                );
+                self.oracle.accuse(Checker::NothingUnexplained, what);
                 self.tell(operation, at, None);
                 resume_unwind(panic)
             }

@@ -70,7 +70,7 @@ checkers! {
     ResponseFits "A response is one that the workload knows to be right.",
     DeadlineKept "A request ends when its deadline says.",
     NeverUnsafe "No server finds proof that safety is broken.",
-    NothingUnexplained "No server stops, or fails to start, without a fault to blame.",
+    NothingUnexplained "No server stops, or fails to start, and no machine panics, without a fault to blame.",
     LeaderInTime "Once everything has healed there is a leader within a bounded number of election timeouts.",
     RequestsResolve "Once everything has healed every open request ends, and new ones succeed.",
     ReplicasConverge "Once everything has healed all servers come to the same log and state.",

@@ -11,6 +11,7 @@ use graft_core::{
 };
 
 use super::{Check, Judge, demand, log::Logs, runs::Runs};
+use crate::machine::words_of;
 
 /// A server as it was when it was last looked at.
 #[derive(Debug, Default)]
@@ -328,8 +329,6 @@ impl Judge {
 fn check_invariants(raft: &Raft) -> Check {
     let checked = catch_unwind(AssertUnwindSafe(|| raft.check_invariants()));
     let Err(panic) = checked else { return Ok(()) };
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    demand!(false, RaftInvariants, "the core asserts: {}", text.unwrap_or("something"));
+    demand!(false, RaftInvariants, "the core asserts: {}", words_of(&*panic));
     Ok(())
 }
