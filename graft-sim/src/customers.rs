@@ -135,8 +135,15 @@ impl<W: Workload> World<W> {
     }
 
     /// How many requests in a row a client may need until one is answered, once everything has healed: some
-    /// go to servers that are silent, and one without an answer is no reason yet to leave a server.
+    /// go to servers that are silent, and one without an answer is no reason yet to leave a server. Where a deadline
+    /// leaves time for many attempts, a client must have found the leader by its second request: with more, one that
+    /// stays with a silent server until each deadline would pass.
     pub(crate) fn most_tries(&self) -> u32 {
+        /// From so many attempts on a deadline is a long one.
+        const MANY_ATTEMPTS: u32 = 5;
+        if self.swarm.deadline > self.swarm.client.attempt_timeout * MANY_ATTEMPTS {
+            return 2;
+        }
         u32::try_from(self.hosts.len()).unwrap_or(u32::MAX).saturating_mul(2) + 4
     }
 
@@ -191,9 +198,10 @@ impl<W: Workload> World<W> {
         }
     }
 
-    /// Who leads, and in which term.
+    /// Who leads, and in which term: of those who are within reach, because one that fell silent for good may think
+    /// that it leads for as long as nobody tells it otherwise.
     fn reign(&self) -> Option<String> {
-        let leader = self.leader()?;
+        let leader = self.leader().filter(|leader| !self.hosts[*leader].is_lost())?;
         let term = self.oracle.lock().views[leader].term();
         Some(format!("s{leader} leads term {term}"))
     }

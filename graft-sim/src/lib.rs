@@ -87,7 +87,7 @@
 //! | [`AcknowledgedSurvives`](Checker::AcknowledgedSurvives) | What was answered is in the committed log, with the response that was given. |
 //! | [`NotAppliedIsTrue`](Checker::NotAppliedIsTrue) | A request that ended as not applied is never applied. |
 //! | [`AppliedIsTrue`](Checker::AppliedIsTrue) | A request that ended as applied was applied. |
-//! | [`NoLeaderIsTrue`](Checker::NoLeaderIsTrue) | Nobody is told that no server leads while all follow one that does. |
+//! | [`NoLeaderIsTrue`](Checker::NoLeaderIsTrue) | Once everything has healed nobody is told that no server leads while one within reach does. |
 //! | [`Linearizable`](Checker::Linearizable) | A request takes effect between its sending and its answer. |
 //! | [`ResponseFits`](Checker::ResponseFits) | A response is one that the workload knows to be right. |
 //! | [`DeadlineKept`](Checker::DeadlineKept) | A request ends when its deadline says. |

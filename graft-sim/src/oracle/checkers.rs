@@ -65,7 +65,7 @@ checkers! {
     AcknowledgedSurvives "What was answered is in the committed log, with the response that was given.",
     NotAppliedIsTrue "A request that ended as not applied is never applied.",
     AppliedIsTrue "A request that ended as applied was applied.",
-    NoLeaderIsTrue "Nobody is told that no server leads while all follow one that does.",
+    NoLeaderIsTrue "Once everything has healed nobody is told that no server leads while one within reach does.",
     Linearizable "A request takes effect between its sending and its answer.",
     ResponseFits "A response is one that the workload knows to be right.",
     DeadlineKept "A request ends when its deadline says.",
