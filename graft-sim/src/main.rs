@@ -1,19 +1,29 @@
 //! The simulator from the command line: runs seeds, and replays one.
 
+mod arguments;
 #[cfg(feature = "mutants")]
 mod mutants;
+mod tell;
+#[cfg(test)]
+mod tests;
 
 use std::{
     io::{self, Write},
     num::NonZeroUsize,
     ops::Range,
     process::ExitCode,
+    sync::Mutex,
     thread,
     time::{Duration, Instant},
 };
 
-use clap::{Parser, Subcommand};
-use graft_sim::{FaultKind, Options, Outcome, Registers, simulate, simulate_all};
+use clap::{Parser, Subcommand, value_parser};
+use graft_sim::{FaultKind, Options, Outcome, Registers, Summary, simulate, simulate_all};
+
+use crate::{
+    arguments::{parse_minutes, parse_range, parse_rate},
+    tell::{Teller, tell_failure},
+};
 
 /// Runs whole clusters of production code under simulated network, disk and time.
 #[derive(Parser)]
@@ -34,7 +44,7 @@ enum Order {
         #[arg(long = "for", value_name = "SECONDS")]
         limit: Option<u64>,
         /// How long each lasts, in simulated minutes.
-        #[arg(long, default_value_t = 5.0)]
+        #[arg(long, default_value_t = 5.0, value_parser = parse_minutes)]
         minutes: f64,
         /// On how many threads. All there are, unless told otherwise.
         #[arg(long)]
@@ -46,13 +56,13 @@ enum Order {
     /// Says how fast clusters of three, five and seven servers are simulated under load, each on one thread.
     Measure {
         /// How many seeds each size gets.
-        #[arg(long, default_value_t = 20)]
+        #[arg(long, default_value_t = 20, value_parser = value_parser!(u64).range(1..))]
         seeds: u64,
         /// How long each lasts, in simulated minutes.
-        #[arg(long, default_value_t = 1.0)]
+        #[arg(long, default_value_t = 1.0, value_parser = parse_minutes)]
         minutes: f64,
         /// How many requests a second the clients send together.
-        #[arg(long, default_value_t = 100.0)]
+        #[arg(long, default_value_t = 100.0, value_parser = parse_rate)]
         rate: f64,
     },
     /// Runs one seed again, and says what happened in it.
@@ -61,7 +71,7 @@ enum Order {
         #[arg(long)]
         seed: u64,
         /// How long it lasts, in simulated minutes: as it was run.
-        #[arg(long, default_value_t = 5.0)]
+        #[arg(long, default_value_t = 5.0, value_parser = parse_minutes)]
         minutes: f64,
         /// Says all that happened, and not its end alone.
         #[arg(long)]
@@ -76,10 +86,10 @@ enum Order {
     #[cfg(feature = "mutants")]
     Mutants {
         /// How many seeds each gets.
-        #[arg(long, default_value_t = 10_000)]
+        #[arg(long, default_value_t = 10_000, value_parser = value_parser!(u64).range(1..))]
         seeds: u64,
         /// How long each lasts, in simulated minutes.
-        #[arg(long, default_value_t = 0.5)]
+        #[arg(long, default_value_t = 0.5, value_parser = parse_minutes)]
         minutes: f64,
         /// On how many threads. All there are, unless told otherwise.
         #[arg(long)]
@@ -93,6 +103,13 @@ enum Order {
         /// Write down which seeds catch them.
         #[arg(long, conflicts_with_all = ["recorded", "only"])]
         record: bool,
+    },
+    /// Switches known bugs on: only with `cargo run --release -p graft-sim --features mutants -- mutants`.
+    #[cfg(not(feature = "mutants"))]
+    Mutants {
+        /// What the order takes where it is there.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        rest: Vec<String>,
     },
 }
 
@@ -112,7 +129,7 @@ fn main() -> ExitCode {
 
 /// Says whether all was well.
 fn carry_out(order: Order) -> io::Result<bool> {
-    let mut out = io::stdout().lock();
+    let mut out = io::stdout();
     match order {
         Order::Run { seeds, limit, minutes, jobs, faults } => {
             let limit = limit.map_or(Duration::MAX, Duration::from_secs);
@@ -127,6 +144,8 @@ fn carry_out(order: Order) -> io::Result<bool> {
         Order::Replay { seed, minutes, trace, mutant } => {
             replay(&mut out, seed, &options(minutes).mutant(mutant), trace)
         }
+        #[cfg(not(feature = "mutants"))]
+        Order::Mutants { rest } => arguments::no_mutants(&rest).exit(),
         #[cfg(feature = "mutants")]
         Order::Mutants { minutes, jobs, only, recorded: true, .. } => {
             mutants::replay_recorded(&mut out, &options(minutes), threads(jobs), only)
@@ -149,7 +168,7 @@ fn options(minutes: f64) -> Options {
 }
 
 fn run(
-    out: &mut impl Write,
+    out: &mut (impl Write + Send),
     seeds: Range<u64>,
     limit: Duration,
     options: &Options,
@@ -157,26 +176,37 @@ fn run(
     faults: bool,
 ) -> io::Result<bool> {
     let (begun, first) = (Instant::now(), seeds.start);
-    let over = |_: &Outcome| begun.elapsed() >= limit;
+    let teller = Mutex::new(Teller::new(&mut *out, io::stderr(), options));
+    let over = |outcome: &Outcome| {
+        let heard = tell::lock(&teller).hear(outcome, begun.elapsed());
+        !heard || begun.elapsed() >= limit
+    };
     let summary = simulate_all(seeds, jobs, options, Registers::new, over);
-    for failure in &summary.failures {
-        tell_failure(out, failure, options)?;
-    }
+    tell::into_inner(teller).end()?;
     if faults {
         for kind in FaultKind::ALL {
             writeln!(out, "{:>10}  {kind:?}: {}", summary.faults.of(*kind), kind.meaning())?;
         }
     }
-    let missing: Vec<FaultKind> = summary.faults.missing().collect();
-    let blind = summary.seeds >= MANY_SEEDS && !missing.is_empty();
-    if blind {
+    let missing = blind_spots(&summary);
+    if !missing.is_empty() {
         writeln!(out, "these faults never struck, so nothing is known about them: {missing:?}")?;
     }
     if limit < Duration::MAX {
         writeln!(out, "seeds {first}..{} were run", first + summary.seeds)?;
     }
     writeln!(out, "{summary}")?;
-    Ok(summary.failures.is_empty() && !blind)
+    Ok(is_well(&summary))
+}
+
+/// The faults that never struck in as many seeds as must show all of them.
+fn blind_spots(summary: &Summary) -> Vec<FaultKind> {
+    if summary.seeds < MANY_SEEDS { Vec::new() } else { summary.faults.missing().collect() }
+}
+
+/// Whether nothing failed, and nothing that must have been tried was not.
+fn is_well(summary: &Summary) -> bool {
+    summary.failures.is_empty() && blind_spots(summary).is_empty()
 }
 
 fn measure(out: &mut impl Write, seeds: Range<u64>, options: &Options) -> io::Result<bool> {
@@ -200,14 +230,6 @@ fn measure(out: &mut impl Write, seeds: Range<u64>, options: &Options) -> io::Re
     Ok(all_well)
 }
 
-fn tell_failure(out: &mut impl Write, failure: &Outcome, options: &Options) -> io::Result<()> {
-    let Some(violation) = &failure.violation else { return Ok(()) };
-    let minutes = options.length.as_secs_f64() / 60.0;
-    writeln!(out, "seed {} failed: {violation}", failure.seed)?;
-    writeln!(out, "    {}", violation.checker.meaning())?;
-    writeln!(out, "    replay it: -- replay --seed {} --minutes {minutes}", failure.seed)
-}
-
 fn replay(out: &mut impl Write, seed: u64, options: &Options, all: bool) -> io::Result<bool> {
     let outcome = simulate(seed, &options.trace(true), Registers::new);
     let skipped = if all { 0 } else { outcome.trace.len().saturating_sub(END_OF_TRACE) };
@@ -229,12 +251,4 @@ fn replay(out: &mut impl Write, seed: u64, options: &Options, all: bool) -> io::
         outcome.faults.total()
     )?;
     Ok(outcome.violation.is_none())
-}
-
-fn parse_range(text: &str) -> Result<Range<u64>, String> {
-    let wrong = || format!("`{text}` is no range of seeds: write one like 0..1000, or 1000..");
-    let (start, end) = text.split_once("..").ok_or_else(wrong)?;
-    let end = if end.is_empty() { Ok(u64::MAX) } else { end.parse() };
-    let (Ok(start), Ok(end)) = (start.parse(), end) else { return Err(wrong()) };
-    if start < end { Ok(start..end) } else { Err(wrong()) }
 }
