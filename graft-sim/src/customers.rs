@@ -282,7 +282,7 @@ impl<W: Workload> World<W> {
         self.conclude(pending, open, ended)
     }
 
-    fn check_deadline(&self, operation: u64, took: Duration, deadline: Duration) {
+    pub(crate) fn check_deadline(&self, operation: u64, took: Duration, deadline: Duration) {
         /// A client looks at its deadlines every 10 ms.
         const SLACK: Duration = Duration::from_millis(12);
         if took > deadline + SLACK {

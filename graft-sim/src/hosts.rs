@@ -232,7 +232,7 @@ impl<W: Workload> World<W> {
         }
     }
 
-    fn on_status(self: &Arc<Self>, at: usize, chapter: u64, status: &Status) {
+    pub(crate) fn on_status(self: &Arc<Self>, at: usize, chapter: u64, status: &Status) {
         let host = &self.hosts[at];
         self.oracle.note(|| format!("s{at} says: {status:?}"));
         let blame = |checker, what: String| self.oracle.accuse(checker, format!("s{at} {what}"));

@@ -195,6 +195,14 @@ impl<W: Workload> World<W> {
         })
     }
 
+    /// A world of `workload` in which nobody was started, for tests of what is said of it.
+    #[cfg(test)]
+    pub(crate) fn idle(executor: &Executor, workload: W) -> Arc<Self> {
+        let (mut rng, options) = (Rng::with_seed(1), Options::default());
+        let swarm = Swarm::draw(&mut rng, &options);
+        Self::new(swarm, workload, &mut rng, executor, &options)
+    }
+
     pub(crate) fn nemesis(&self) -> MutexGuard<'_, Nemesis> {
         lock(&self.nemesis)
     }
@@ -282,7 +290,7 @@ impl<W: Workload> World<W> {
         });
     }
 
-    fn await_convergence(self: &Arc<Self>, executor: &Executor) {
+    pub(crate) fn await_convergence(self: &Arc<Self>, executor: &Executor) {
         let patience = self.timeouts(5) + nanos(self.replay_time());
         self.await_within(executor, patience, Checker::ReplicasConverge, Self::has_converged);
     }

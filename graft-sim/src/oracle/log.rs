@@ -16,7 +16,7 @@ pub(super) struct Logs {
     /// Who led each term.
     pub(super) reigns: BTreeMap<Term, Reign>,
     /// Every vote that was ever durable: by term, (voter, candidate).
-    votes: BTreeMap<Term, SmallVec<[(NodeId, NodeId); 7]>>,
+    pub(super) votes: BTreeMap<Term, SmallVec<[(NodeId, NodeId); 7]>>,
     committed: Runs,
     /// From which index on what is committed was committed by the leader of which term.
     committed_by: Vec<(Index, Term)>,

@@ -15,6 +15,8 @@ mod messages;
 mod reigns;
 mod requests;
 mod runs;
+#[cfg(test)]
+mod tests;
 mod turns;
 
 use std::{

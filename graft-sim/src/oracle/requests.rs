@@ -12,7 +12,7 @@ pub(crate) struct Requests {
     answered: u64,
     failed: u64,
     /// The highest place among the commands that an answer has told of.
-    told: Option<usize>,
+    pub(super) told: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -146,6 +146,8 @@ impl Judge {
                 place
             }
         };
+        // While every request is a command this follows from the other checks, because a place is given after the
+        // sending and is the next one. It is held all the same: it is what clients are promised.
         demand!(
             after.is_none_or(|after| place > after),
             Linearizable,

@@ -22,8 +22,8 @@ pub(crate) struct View {
     pub(crate) vitals: Option<Vitals>,
     pub(super) log: Runs,
     /// The membership entries of its log.
-    memberships: Vec<LogId>,
-    in_force: Option<Arc<Membership>>,
+    pub(super) memberships: Vec<LogId>,
+    pub(super) in_force: Option<Arc<Membership>>,
     /// How much was not committed when it began to lead.
     inherited_bytes: usize,
     /// Counts its turns as a leader.
