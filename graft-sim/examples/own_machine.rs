@@ -1,7 +1,8 @@
 //! A machine of one's own under the simulator: accounts, between which money is moved.
 //!
 //! ```text
-//! cargo run --release -p graft-sim --example own_machine
+//! cargo run --release -p graft-sim --example own_machine                # all is well, or which seeds failed, and why
+//! cargo run --release -p graft-sim --example own_machine -- --seed 3    # what happened in one
 //! ```
 //!
 //! What every machine must keep is checked anyway: replicas agree, nothing is applied twice or lost, each
@@ -12,8 +13,9 @@
 
 use std::{num::NonZeroUsize, process::ExitCode, time::Duration};
 
+use clap::Parser;
 use graft::{Archive, Deserialize, Entry, Machine, Serialize};
-use graft_sim::{Options, Rng, Workload, simulate_all};
+use graft_sim::{Options, Outcome, Rng, Workload, simulate, simulate_all};
 
 const ACCOUNTS: u8 = 5;
 const MONEY: u64 = 1_000;
@@ -92,12 +94,40 @@ impl Workload for Customers {
     }
 }
 
+/// Runs a bank under the simulator.
+#[derive(Parser)]
+struct Arguments {
+    /// Run this seed alone, and say all that happened in it.
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
 fn main() -> ExitCode {
+    // A replay must be as long as the run was.
     let options = Options::default().length(Duration::from_secs(60));
-    let summary = simulate_all(0..20, NonZeroUsize::MIN, &options, |_| Customers, |_| false);
-    for failure in &summary.failures {
-        eprintln!("seed {}: {:?}", failure.seed, failure.violation);
-    }
-    println!("{summary}");
-    if summary.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let failures = if let Some(seed) = Arguments::parse().seed {
+        let outcome = simulate(seed, &options.trace(true), |_| Customers);
+        outcome.trace.iter().for_each(|line| println!("{line}"));
+        println!("seed={seed} hash={:016x} ops={}", outcome.hash, outcome.answered);
+        vec![outcome]
+    } else {
+        let summary = simulate_all(0..20, NonZeroUsize::MIN, &options, |_| Customers, |_| false);
+        println!("{summary}");
+        summary.failures
+    };
+    let told: Vec<bool> = failures.iter().map(tell_failure).collect();
+    if told.contains(&true) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Says what did not hold, if anything, and how to see more of it.
+fn tell_failure(outcome: &Outcome) -> bool {
+    let Some(violation) = &outcome.violation else { return false };
+    let (seed, hash) = (outcome.seed, outcome.hash);
+    eprintln!("seed {seed} failed: {violation}");
+    eprintln!("    {}", violation.checker.meaning());
+    eprintln!("    hash={hash:016x}");
+    eprintln!(
+        "    replay it: cargo run --release -p graft-sim --example own_machine -- --seed {seed}"
+    );
+    true
 }

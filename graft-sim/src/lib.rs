@@ -38,7 +38,24 @@
 //! assert_eq!(outcome.hash, simulate(7, &options, Registers::new).hash);
 //! ```
 //!
-//! `examples/own_machine.rs` is a whole one.
+//! Where a seed fails, [`Outcome::violation`] says which property did not hold and how that showed. The same seed with
+//! the same length and [`Options::trace`] is the same run, with the same [`Outcome::hash`], and [`Outcome::trace`] says
+//! what happened in it, a line an event:
+//!
+//! ```
+//! use std::time::Duration;
+//! use graft_sim::{Options, Registers, simulate};
+//!
+//! let options = Options::default().length(Duration::from_secs(20));
+//! let outcome = simulate(7, &options.trace(true), Registers::new);
+//! outcome.trace.iter().for_each(|line| println!("{line}"));
+//! assert!(outcome.trace.iter().any(|line| line.ends_with("everything heals")));
+//! ```
+//!
+//! A machine that panics fails its seed, although graft makes an outcome of that which is the same on all servers; only
+//! the panics that the simulator injects do not.
+//!
+//! `examples/own_machine.rs` is a whole one: it runs some seeds, and with `--seed 3` it shows the trace of one.
 //!
 //! # What is checked
 //!
