@@ -114,10 +114,21 @@ impl Lock {
             Self::Shared => file.try_lock_shared(),
         };
         match taken {
-            Ok(()) => Ok(Some(LockGuard::new(file))),
+            Ok(()) => Ok(Some(LockGuard::new(Locked(file)))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+}
+
+/// A locked file. Its lock is given back by word: a lock is only gone with the last descriptor of its file, and a process
+/// that is just being started holds one of each until it runs its own program.
+struct Locked(File);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Where the word is refused, it goes with the file.
+        let _ = self.0.unlock();
     }
 }
 
@@ -318,6 +329,24 @@ mod tests {
         assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
         drop(readers);
         assert!(disk.list().unwrap().is_empty(), "it is not among the files");
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    /// The story: a store was closed and opened again while another thread started a process, which for a moment has all
+    /// that is open in this one, and it was in use.
+    #[test]
+    fn a_lock_is_given_up_although_a_process_that_is_being_started_has_its_file() {
+        let path = std::env::temp_dir().join(format!("graft-unlock-{}", std::process::id()));
+        let disk = Disk::create(&path).unwrap();
+        for how in [Lock::Exclusive, Lock::Shared] {
+            let file = disk.directory.open_file(LOCK, Open::Create).unwrap();
+            let of_the_other = file.try_clone().unwrap();
+            let owner = how.take(file).unwrap();
+            assert!(owner.is_some());
+            drop(owner);
+            assert!(disk.lock_file(Lock::Exclusive).is_ok(), "{how:?}");
+            drop(of_the_other);
+        }
         fs::remove_dir_all(path).unwrap();
     }
 }
