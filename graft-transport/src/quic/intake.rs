@@ -169,13 +169,13 @@ impl Intake {
         let mut open = share.lock();
         open.waits = true;
         self.note(&mut open);
-        let (own, bytes) = (open.bytes + u64::from(bytes), u64::from(bytes));
-        if own == bytes {
-            // It is one of those who ask all the same.
-            self.count(&mut open);
+        // One who may come in at once is one of those who ask all the same.
+        let clients = self.count(&mut open);
+        if open.bytes == 0 {
             return true;
         }
-        let clients = self.count(&mut open);
+        let bytes = u64::from(bytes);
+        let own = open.bytes + bytes;
         if clients == 1 {
             return own <= u64::from(share.most);
         }

@@ -4,27 +4,27 @@
 // Helpers of tests panic like tests.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod line;
+
 use std::{
-    collections::VecDeque,
-    future::poll_fn,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    task::Poll,
     time::Duration,
 };
 
 use async_trait::async_trait;
 use graft_core::{
-    AppendEntries, Arrivals, ClientRequest, Envelope, Inbound, Inbox, InboxLimits, InboxReceiver,
-    Index, Link, LinkError, LinkId, Message, NodeId, Replies, ReplyEnvelope, Runtime, TokioRuntime,
-    Transport,
+    AppendEntries, ClientRequest, Envelope, Inbox, InboxLimits, Index, Link, LinkError, LinkId,
+    Message, NodeId, Replies, ReplyEnvelope, Runtime, TokioRuntime, Transport,
 };
 use graft_transport::{
     Hub, HubLink, HubTransport,
     conformance::{self, Failure, Fixture, Limits},
 };
+
+use line::{Line, relay_in_order};
 
 fn nodes() -> Vec<NodeId> {
     vec![NodeId(1), NodeId(2), NodeId(3)]
@@ -311,50 +311,6 @@ impl Drop for Broken {
             drop(self.hub.transport(self.node));
         }
         self.inner = None;
-    }
-}
-
-/// What is the matter with one queue for all.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Line {
-    /// The head waits for room, and everything behind it too.
-    WaitsForRoom,
-    /// What is large takes its time, and everything behind it waits: up to some seconds.
-    Narrow,
-}
-
-async fn relay_in_order(
-    runtime: Arc<dyn Runtime>,
-    mut receiver: InboxReceiver,
-    inbox: Inbox,
-    ended: Arc<AtomicBool>,
-    line: Line,
-) {
-    let mut queue: VecDeque<Inbound> = VecDeque::new();
-    while !ended.load(Ordering::Relaxed) && !inbox.is_closed() {
-        let mut arrivals = Arrivals::default();
-        poll_fn(|_| {
-            receiver.take_now(&mut arrivals);
-            Poll::Ready(())
-        })
-        .await;
-        queue.extend(arrivals.peers.into_iter().map(Inbound::Peer));
-        queue.extend(arrivals.requests.into_iter().map(Inbound::Request));
-        while let Some(head) = queue.pop_front() {
-            let size = match &head {
-                Inbound::Peer(envelope) => envelope.message.size(),
-                Inbound::Request(request) => request.size(),
-            };
-            if line == Line::Narrow && size > 1000 {
-                runtime.sleep_until(runtime.now() + Duration::from_millis(10)).await;
-            }
-            // What a narrow line brings where there is no room is lost.
-            if let (Err(refused), Line::WaitsForRoom) = (inbox.offer(head), line) {
-                queue.push_front(refused);
-                break;
-            }
-        }
-        runtime.sleep_until(runtime.now() + Duration::from_millis(5)).await;
     }
 }
 
