@@ -162,6 +162,13 @@ async fn two_processes_of_one_name_are_noticed_before_a_cluster_is_founded() {
     }
 }
 
+/// A server like the victim at another place, with a copy of its store as it is now.
+fn with_copy(cluster: &Cluster, victim: usize, place: &Place) -> Task {
+    let task = Task { store: cluster.directory().join("copy"), ..impostor(cluster, victim, place) };
+    copy_directory(&cluster.task(victim).store, &task.store).unwrap();
+    task
+}
+
 /// Copies a directory with all that is in it, as an operator would who keeps it for later.
 fn copy_directory(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
@@ -184,11 +191,8 @@ async fn a_copy_of_a_store_is_refused_beside_the_server_it_was_taken_of_and_noth
         let load = Load::start(&[cluster.client(&[1]).await], 16, Duration::from_secs(40));
         load.answers(200, &cluster.running()).await;
         let name = cluster.name(victim).to_owned();
-        let place = Place::here();
-        let task =
-            Task { store: cluster.directory().join("copy"), ..impostor(&cluster, victim, &place) };
         cluster.kill(victim);
-        copy_directory(&cluster.task(victim).store, &task.store).unwrap();
+        let task = with_copy(&cluster, victim, &Place::here());
         cluster.start(victim).await;
         // What is acknowledged from here on the copy does not have.
         load.answers(200, &cluster.running()).await;
@@ -222,10 +226,8 @@ async fn a_server_whose_copy_took_its_place_while_it_stood_still_is_refused_when
         load.answers(200, &cluster.running()).await;
         let name = cluster.name(victim).to_owned();
         let place = Place::here();
-        let task =
-            Task { store: cluster.directory().join("copy"), ..impostor(&cluster, victim, &place) };
         cluster.process(victim).pause();
-        copy_directory(&cluster.task(victim).store, &task.store).unwrap();
+        let task = with_copy(&cluster, victim, &place);
         load.answers(200, &cluster.running()).await;
         let copy = Process::start(&task, &[]);
         for other in (0..3).filter(|other| *other != victim) {
