@@ -83,7 +83,6 @@ impl State {
         let leader = self.leader();
         let entry = self.slots.at_mut(slot);
         match entry.phase {
-            // Of what the leader has one copy in its log is enough.
             Phase::Sent if lost.is_with(entry.server, leader) => {
                 entry.uncertain = true;
                 let target = if entry.hops < MAX_HOPS {
