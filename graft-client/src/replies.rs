@@ -154,9 +154,8 @@ impl State {
         match reason {
             RejectReason::NotLeader(hint) => {
                 // Who was just named a leader is not told that there is none.
-                let named = hint.leader.is_some_and(|leader| leader != from);
-                self.refused(slot, if named { Refusal::None } else { Refusal::NotLeader });
-                self.redirect(from, slot, &hint, after);
+                let is_named = self.redirect(from, slot, &hint, after);
+                self.refused(slot, if is_named { Refusal::None } else { Refusal::NotLeader });
             }
             RejectReason::LeadershipLost(hint) => {
                 self.slots.at_mut(slot).uncertain = true;
@@ -198,8 +197,8 @@ impl State {
     }
 
     /// Sends a request on to the leader that `from` named, if that is another one and not too many
-    /// have been tried without a pause.
-    fn redirect(&mut self, from: NodeId, slot: u32, hint: &LeaderHint, after: &mut After) {
+    /// have been tried without a pause. Says whether it named another.
+    fn redirect(&mut self, from: NodeId, slot: u32, hint: &LeaderHint, after: &mut After) -> bool {
         let other = self.learn_leader(from, hint.leader);
         let entry = self.slots.at_mut(slot);
         let target = match other {
@@ -211,6 +210,7 @@ impl State {
             _ => Target::Pause { seeking: true },
         };
         self.make_ready(slot, target, after);
+        other.is_some()
     }
 
     /// The server found that the client's deadline has passed; the client's clock is a little behind.
