@@ -31,10 +31,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// There is nothing that could be verified.
-    #[error(
-        "there is no store at {path}: give the path of one; if it is lost, leave this server stopped: the \
-         others go on as long as they are a majority, and nothing takes a server in anew yet"
-    )]
+    #[error("there is no store at {path}: give the path of one; if it is lost, {}", LEAVE_STOPPED)]
     NoStore {
         /// The path that was given.
         path: String,
@@ -95,9 +92,8 @@ pub enum OpenError {
     },
     /// A file is shorter than it was.
     #[error(
-        "{file} has {length} bytes where at least {expected} were written: it was truncated; leave this \
-         server stopped: the others go on as long as they are a majority, and nothing takes a server in \
-         anew yet"
+        "{file} has {length} bytes where at least {expected} were written: it was truncated; {}",
+        LEAVE_STOPPED
     )]
     Truncated {
         /// The file.
@@ -108,10 +104,7 @@ pub enum OpenError {
         expected: u64,
     },
     /// The store is not what was written.
-    #[error(
-        "the store is corrupt at {location}: {reason}; leave this server stopped: the others go on as \
-         long as they are a majority, and nothing takes a server in anew yet"
-    )]
+    #[error("the store is corrupt at {location}: {reason}; {}", LEAVE_STOPPED)]
     Corrupt {
         /// Which file, table and record.
         location: String,
@@ -150,6 +143,10 @@ impl OpenError {
         }
     }
 }
+
+/// What to do where a store is lost, for the end of a sentence.
+const LEAVE_STOPPED: &str = "leave this server stopped: the others go on as long as they are a majority, and \
+                             nothing takes a server in anew yet";
 
 /// What follows for `path` from `part` of it being no directory, for the middle of a sentence.
 fn below(part: &str, path: &str) -> String {
