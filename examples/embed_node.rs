@@ -19,9 +19,9 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use graft_core::{
-    Birth, ClusterId, Command, CommandCheck, Entry, EntryKind, Envelope, Epoch, HardState,
-    Identity, Inbound, Inbox, Incarnation, Index, LinkId, Loaded, LogId, LogStore, Membership,
-    NodeId, NodeInfo, Recovered, Reply, ReplyEnvelope, Request, RestoreError, Runtime,
+    Birth, ClusterId, Command, CommandCheck, Entry, EntryKind, EntryRef, Envelope, Epoch,
+    HardState, Identity, Inbound, Inbox, Incarnation, Index, LinkId, Loaded, LogId, LogStore,
+    Membership, NodeId, NodeInfo, Recovered, Reply, ReplyEnvelope, Request, RestoreError, Runtime,
     SnapshotChunk, SnapshotSource, SnapshotStream, StateMachine, StoreError, TokioRuntime,
     Transport, Undecodable, Write,
     node::{Node, NodeConfig, NodeParts},
@@ -118,7 +118,7 @@ impl LogStore for VecStore {
                 Write::Append(entries) => {
                     let Some(first) = entries.first_index() else { continue };
                     disk.log.retain(|entry| entry.log_id.index < first);
-                    disk.log.extend(entries.iter().cloned());
+                    disk.log.extend(entries.iter().map(EntryRef::to_entry));
                 }
                 _ => return Err(StoreError::Backend { reason: "no snapshots here".into() }),
             }

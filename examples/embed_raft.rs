@@ -10,8 +10,8 @@
 use std::{collections::VecDeque, time::Duration};
 
 use graft_core::{
-    Birth, ClusterId, Entry, EntryKind, Epoch, HardState, Identity, Incarnation, Index, LogId,
-    Membership, NodeId, NodeInfo, PeerEnvelope, Recovered, Token, Write,
+    Birth, ClusterId, Entry, EntryKind, EntryRef, Epoch, HardState, Identity, Incarnation, Index,
+    LogId, Membership, NodeId, NodeInfo, PeerEnvelope, Recovered, Token, Write,
     raft::{Config, Effects, Input, Proposal, Raft},
 };
 
@@ -94,7 +94,7 @@ fn store(hard_state: &mut HardState, log: &mut Vec<Entry>, writes: Vec<Write>) {
             Write::Append(entries) => {
                 let first = entries.first_index();
                 log.retain(|entry| first.is_none_or(|first| entry.log_id.index < first));
-                log.extend(entries.iter().cloned());
+                log.extend(entries.iter().map(EntryRef::to_entry));
             }
             other => unreachable!("this loop takes no snapshots: {other:?}"),
         }

@@ -65,6 +65,7 @@
 
 mod birth;
 mod durable;
+mod entries;
 mod entry;
 pub mod founding;
 mod membership;
@@ -82,7 +83,8 @@ pub use birth::{BirthReport, BirthStage};
 pub use durable::{
     Birth, HardState, Identity, Loaded, Recovered, SnapshotChunk, SnapshotMeta, Write,
 };
-pub use entry::{Entries, Entry, EntryKind, LogTime};
+pub use entries::{Disordered, Entries, EntriesBuilder, Misfit, Run};
+pub use entry::{Entry, EntryKind, EntryRef, LogTime};
 pub use membership::{Membership, MembershipError, NodeInfo};
 pub use message::{
     AppendEntries, AppendEntriesResponse, AppendOutcome, Checkpoint, Class, Heartbeat,

@@ -48,10 +48,10 @@ impl Outline {
         let before = self.terms.len();
         push_runs(&mut self.terms, entries);
         self.terms_version += u64::from(self.terms.len() != before);
-        let found = entries.slices().flatten();
+        let found = entries.iter();
         let found = found.filter(|entry| entry.kind == EntryKind::Membership);
         // A copy, so that a few bytes do not keep the whole batch that they came in.
-        let found = found.map(|entry| (entry.log_id, Bytes::copy_from_slice(&entry.payload)));
+        let found = found.map(|entry| (entry.log_id, Bytes::copy_from_slice(entry.payload)));
         let before = self.memberships.len();
         self.memberships.extend(found);
         self.memberships_version += u64::from(self.memberships.len() != before);
@@ -120,20 +120,12 @@ pub(crate) fn term_in(runs: &[(Index, Term)], index: Index) -> Option<Term> {
     runs[..after].last().map(|(_, term)| *term)
 }
 
-/// Adds the runs of `entries` to those of the entries before them. A segment of one term, which is
-/// nearly every one, costs a comparison.
+/// Adds the runs of `entries` to those of the entries before them.
 pub(crate) fn push_runs(runs: &mut Vec<(Index, Term)>, entries: &Entries) {
-    for mut rest in entries.slices() {
-        while let (Some(first), Some(last)) = (rest.first(), rest.last()) {
-            let LogId { term, index } = first.log_id;
-            if runs.last().is_none_or(|(_, before)| *before != term) {
-                runs.push((index, term));
-            }
-            if last.log_id.term == term {
-                break;
-            }
-            let length = rest.partition_point(|entry| entry.log_id.term == term);
-            rest = &rest[length..];
+    for run in entries.runs() {
+        let LogId { term, index } = run.first().log_id;
+        if runs.last().is_none_or(|(_, before)| *before != term) {
+            runs.push((index, term));
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Looks at a whole batch before any of it is applied, so that a batch happens whole or not at all.
 
 use graft_core::{
-    Entries, Entry, EntryKind, Index, LogId, Membership, SnapshotChunk, SnapshotMeta, StoreError,
-    Term, Write,
+    Entries, EntryKind, EntryRef, Index, LogId, Membership, SnapshotChunk, SnapshotMeta,
+    StoreError, Term, Write,
 };
 
 use crate::outline::{Outline, push_runs, term_in};
@@ -85,11 +85,11 @@ pub(crate) fn check(
 }
 
 /// Checks that an entry can be given back as it is, and what recovery says of it as well.
-fn check_entry(entry: &Entry) -> Result<(), &'static str> {
+fn check_entry(entry: EntryRef<'_>) -> Result<(), &'static str> {
     if entry.payload.len() as u64 > MAX_PAYLOAD {
         return Err("a payload has 4 GiB or more");
     }
-    if entry.kind == EntryKind::Membership && Membership::decode(&entry.payload).is_err() {
+    if entry.kind == EntryKind::Membership && Membership::decode(entry.payload).is_err() {
         return Err("a membership does not decode");
     }
     Ok(())
@@ -123,7 +123,7 @@ impl<'a> Plan<'a> {
         if last.index >= END_OF_INDEXES {
             return Err("an index is 2^62 or above");
         }
-        entries.slices().flatten().try_for_each(check_entry)?;
+        entries.iter().try_for_each(check_entry)?;
         self.kept = self.kept.min(index.previous());
         let keep = self.appended.partition_point(|(begin, _)| *begin < index);
         self.appended.truncate(keep);
@@ -184,7 +184,7 @@ impl<'a> Plan<'a> {
 
 #[cfg(all(test, target_pointer_width = "64"))]
 mod tests {
-    use graft_core::LogTime;
+    use graft_core::{Entry, LogTime};
 
     use super::*;
 

@@ -9,7 +9,7 @@ use std::{ops::Range, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use graft_core::{
-    Entries, Entry, EntryKind, Identity, Index, Loaded, LogId, LogStore, LogTime, Membership,
+    Entries, EntryKind, EntryRef, Identity, Index, Loaded, LogId, LogStore, LogTime, Membership,
     Recovered, SnapshotChunk, SnapshotMeta, StoreError, Write,
 };
 use graft_storage::{MemoryStore, conformance};
@@ -144,7 +144,7 @@ impl Broken {
                 vec![]
             }
             (Bug::SpoilsPayloads, Write::Append(entries)) => {
-                let spoilt = entries.iter().cloned().map(|mut entry| {
+                let spoilt = entries.iter().map(EntryRef::to_entry).map(|mut entry| {
                     if entry.kind != EntryKind::Membership && entry.payload.len() > 4096 {
                         entry.payload = entry.payload.slice(..4096);
                     }
@@ -344,7 +344,7 @@ impl Broken {
     async fn taking(
         &self,
         writes: Vec<Write>,
-        is_bad: impl Fn(&Entry) -> bool,
+        is_bad: impl Fn(EntryRef<'_>) -> bool,
     ) -> Result<Vec<Write>, StoreError> {
         let has_bad = writes.iter().any(|order| match order {
             Write::Append(entries) => entries.iter().any(&is_bad),

@@ -74,11 +74,11 @@ fn entries_are_shared_and_not_copied() {
     let store = born();
     let writes = append(1, 1..4);
     let Write::Append(given) = &writes[0] else { unreachable!() };
-    let given = given.first().unwrap() as *const Entry;
+    let given = given.first().unwrap().payload.as_ptr();
     now(store.write(writes)).unwrap();
     let loaded = now(store.read(Index(1)..Index(4), usize::MAX)).unwrap();
     let Loaded::Entries(found) = loaded else { panic!("{loaded:?}") };
-    assert!(std::ptr::eq(found.first().unwrap(), given));
+    assert!(std::ptr::eq(found.first().unwrap().payload.as_ptr(), given));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use graft_core::{Entry, EntryKind, NodeId, node::Detail, session::Payload};
+use graft_core::{EntryKind, EntryRef, NodeId, node::Detail, session::Payload};
 
 use crate::{Role, ServerName, Status};
 
@@ -117,15 +117,19 @@ impl ServerState {
 }
 
 impl LogLine {
-    fn new(entry: &Entry, describe: Describe) -> Self {
-        let (kind, text) = match Payload::parse(entry.kind, &entry.payload) {
+    fn new(entry: EntryRef<'_>, describe: Describe) -> Self {
+        let (kind, text) = match Payload::parse(entry.kind, entry.payload) {
             Ok(payload) => Self::read(entry, &payload, describe),
             Err(error) => (kind_name(entry.kind), format!("<{error}>")),
         };
         Self { index: entry.log_id.index.0, term: entry.log_id.term.0, kind, text: cut(text) }
     }
 
-    fn read(entry: &Entry, payload: &Payload<'_>, describe: Describe) -> (&'static str, String) {
+    fn read(
+        entry: EntryRef<'_>,
+        payload: &Payload<'_>,
+        describe: Describe,
+    ) -> (&'static str, String) {
         let kind = kind_name(entry.kind);
         if let Some((version, body)) = payload.command() {
             return (kind, describe(version, body));

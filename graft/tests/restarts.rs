@@ -21,7 +21,7 @@ use std::{
 
 use common::{SERVERS, directory::Directory, soon};
 use graft::{Config, LogStore, Supervisor};
-use graft_core::{Entries, Entry, EntryKind, HardState, Index, Loaded, LogId};
+use graft_core::{Entries, Entry, EntryKind, EntryRef, HardState, Index, Loaded, LogId};
 use tokio::{sync::Notify, task::JoinSet};
 
 /// How often each value was applied.
@@ -158,7 +158,7 @@ async fn look(path: &Path) -> (Box<dyn LogStore>, Left) {
         let next = Index(entries.len() as u64 + 1);
         let loaded = store.read(next..found.last.index.next(), 1 << 20).await.unwrap();
         let Loaded::Entries(some) = loaded else { panic!("nothing was compacted") };
-        entries.extend(some.iter().cloned());
+        entries.extend(some.iter().map(EntryRef::to_entry));
     }
     (store, Left { last: found.last, hard_state: found.hard_state, entries })
 }

@@ -92,7 +92,9 @@ pub struct Request {
     pub deadline: Duration,
     /// What to put into the log: one of the kinds a client may propose.
     pub kind: EntryKind,
-    /// What it carries, in the form its kind defines (see [`session`](crate::session)).
+    /// What it carries, in the form its kind defines (see [`session`](crate::session)). Of fewer than
+    /// [`EntriesBuilder::SHARED_BYTES`](crate::EntriesBuilder::SHARED_BYTES) it may be a part of something
+    /// larger, which is free again once it was proposed; of more it stays as long as its entry.
     pub payload: Bytes,
 }
 

@@ -285,8 +285,8 @@ impl Works {
             ApplyMode::Thread => Self::REPLIES_OF_A_THREAD,
         };
         self.pace.begin(start, batch.entries.first_index());
-        'slices: for entries in batch.entries.slices() {
-            for entry in entries {
+        'runs: for run in batch.entries.runs() {
+            for entry in run.iter() {
                 reached = entry.log_id.index;
                 if self.switch.is(Mutant::ExpiryByOwnClock) {
                     self.applier.age(self.runtime.now());
@@ -307,7 +307,7 @@ impl Works {
                     batch.checkpoints.push(checkpoint);
                 }
                 if self.pace.is_due() && self.pace.look(self.runtime.now(), reached) >= until {
-                    break 'slices;
+                    break 'runs;
                 }
             }
         }

@@ -6,8 +6,8 @@ use super::{
     Answer, LoadFor, Mutant, Progress, Proposal, Raft, Refusal, Role, progress::ProgressState,
 };
 use crate::{
-    AppendEntries, AppendEntriesResponse, AppendOutcome, Entries, Entry, EntryKind, Heartbeat,
-    HeartbeatResponse, Index, LogId, LogTime, Message, NodeId, quorum,
+    AppendEntries, AppendEntriesResponse, AppendOutcome, Entries, EntriesBuilder, Entry, EntryKind,
+    Heartbeat, HeartbeatResponse, Index, LogId, LogTime, Message, NodeId, quorum,
 };
 
 impl Raft {
@@ -31,7 +31,8 @@ impl Raft {
         let time = self.log_time();
         let term = self.hard_state.term;
         let unbounded = self.is_mutant(Mutant::UncommittedUnbounded);
-        let mut entries = Vec::with_capacity(proposals.len());
+        let payloads = proposals.iter().map(|proposal| proposal.payload.len());
+        let mut entries = EntriesBuilder::for_payloads(payloads);
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
@@ -45,9 +46,10 @@ impl Raft {
             room = room.saturating_sub(size);
             index = index.next();
             leader.open.push_back((index, token));
-            entries.push(Entry { log_id: LogId { term, index }, time, kind, payload });
+            let pushed = entries.push(Entry { log_id: LogId { term, index }, time, kind, payload });
+            debug_assert_eq!(pushed, Ok(()), "one index follows the other, in one term");
         }
-        self.append_entries(entries.into());
+        self.append_entries(entries.finish());
     }
 
     /// The leader's log time: the last entry's at election, plus its own monotonic time since. The

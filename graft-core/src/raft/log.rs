@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, ops::Range};
 
-use crate::{Entries, Entry, Index, LogId, LogTime, Recovered, Term};
+use crate::{Entries, Index, LogId, LogTime, Recovered, Term};
 
 /// The log of one server (Raft §5.3): all of its shape, and the end of its contents.
 ///
@@ -145,23 +145,13 @@ impl Log {
         assert!(first == self.last.index.next(), "entries must continue the log");
         self.last = last.log_id;
         self.last_time = last.time;
-        for slice in entries.slices() {
-            self.note_terms(slice);
+        for run in entries.runs() {
+            self.terms.push(run.first().log_id);
         }
         let begin = self.appended_bytes;
         self.appended_bytes += entries.size() as u64 + Part::OVERHEAD;
         let bytes = begin..self.appended_bytes;
         self.tail.push_back(Part { first, last: self.last.index, bytes, entries });
-    }
-
-    /// Terms never fall within a slice, so equal ends mean one term throughout.
-    fn note_terms(&mut self, slice: &[Entry]) {
-        let (first, last) = (slice[0].log_id, slice[slice.len() - 1].log_id);
-        if first.term == last.term {
-            self.terms.push(first);
-        } else {
-            slice.iter().for_each(|entry| self.terms.push(entry.log_id));
-        }
     }
 
     /// Drops the entries at `index` and above.
@@ -342,7 +332,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::{EntryKind, Identity};
+    use crate::{Entry, EntryKind, Identity};
 
     fn run(term: u64, range: Range<u64>) -> Entries {
         range

@@ -34,8 +34,7 @@ impl Memberships {
 
     /// Takes note of the membership entries among `entries`, which are now in the log.
     pub(super) fn note(&mut self, entries: &Entries) -> Result<(), (LogId, MembershipError)> {
-        for entry in entries.slices().flatten().filter(|entry| entry.kind == EntryKind::Membership)
-        {
+        for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Membership) {
             let membership =
                 Membership::decode(&entry.payload).map_err(|error| (entry.log_id, error))?;
             self.in_log.push((entry.log_id, Arc::new(membership)));

@@ -58,7 +58,7 @@
 //!         raft.step(Input::Persisted(batch.id)); // after the disk said so
 //!     }
 //!     if let Some(apply) = effects.apply.take() {
-//!         applied.extend(apply.entries.iter().map(|entry| entry.payload.clone()));
+//!         applied.extend(apply.entries.iter().map(|entry| entry.payload.to_vec()));
 //!         let index = apply.entries.last_log_id().expect("never empty").index;
 //!         raft.step(Input::Applied { index, checkpoints: Vec::new() });
 //!     }
@@ -70,7 +70,7 @@
 //!         raft.step(Input::Loaded { id: load.id, entries: vec![entry].into() });
 //!     }
 //! }
-//! assert_eq!(applied.last().unwrap(), "hello");
+//! assert_eq!(applied.last().unwrap(), b"hello");
 //! ```
 //!
 //! # Where nobody can be elected

@@ -13,7 +13,7 @@ use super::{
     codec::{parse_command, parse_plain},
 };
 use crate::{
-    Checkpoint, Command, Entry, EntryKind, Index, LogId, LogTime, StateMachine, Undecodable,
+    Checkpoint, Command, EntryKind, EntryRef, Index, LogId, LogTime, StateMachine, Undecodable,
     raft::{Mutant, Switch},
 };
 
@@ -104,9 +104,9 @@ impl Applier {
     /// # Panics
     ///
     /// Where `entry` is not the one after the last.
-    pub fn apply<M: StateMachine + ?Sized>(
+    pub fn apply<'e, M: StateMachine + ?Sized>(
         &mut self,
-        entry: &Entry,
+        entry: impl Into<EntryRef<'e>>,
         machine: &mut M,
     ) -> Result<Option<Outcome>, ApplyError> {
         self.apply_with(entry, |command| machine.apply(command))
@@ -121,11 +121,12 @@ impl Applier {
     /// # Panics
     ///
     /// Where `entry` is not the one after the last.
-    pub fn apply_with(
+    pub fn apply_with<'e>(
         &mut self,
-        entry: &Entry,
+        entry: impl Into<EntryRef<'e>>,
         machine: impl FnOnce(&Command<'_>) -> Result<Bytes, Undecodable>,
     ) -> Result<Option<Outcome>, ApplyError> {
+        let entry = entry.into();
         let index = entry.log_id.index;
         assert_eq!(index, self.last.index.next(), "an entry was skipped or applied twice");
         assert!(entry.log_id.term >= self.last.term, "a term fell");
@@ -134,14 +135,14 @@ impl Applier {
         let malformed = |source| ApplyError::Malformed { index, source };
         let (version, body, ticket) = match entry.kind {
             EntryKind::SessionCommand => {
-                let (header, body) = parse_command(&entry.payload).map_err(malformed)?;
+                let (header, body) = parse_command(entry.payload).map_err(malformed)?;
                 match self.sessions.admit(&header) {
                     Admission::Apply(ticket) => (header.version, body, Some(ticket)),
                     Admission::Answer(outcome) => return Ok(Some(self.ended(outcome))),
                 }
             }
             EntryKind::Plain => {
-                let (version, body) = parse_plain(&entry.payload).map_err(malformed)?;
+                let (version, body) = parse_plain(entry.payload).map_err(malformed)?;
                 (version, body, None)
             }
             _ => return self.apply_own(entry),
@@ -213,9 +214,9 @@ impl Applier {
     }
 
     /// Applies an entry that is no command: it concerns the sessions or the clock, or neither.
-    fn apply_own(&mut self, entry: &Entry) -> Result<Option<Outcome>, ApplyError> {
+    fn apply_own(&mut self, entry: EntryRef<'_>) -> Result<Option<Outcome>, ApplyError> {
         let index = entry.log_id.index;
-        let payload = Payload::parse(entry.kind, &entry.payload)
+        let payload = Payload::parse(entry.kind, entry.payload)
             .map_err(|source| ApplyError::Malformed { index, source })?;
         let time = self.sessions.now();
         let outcome = match payload {

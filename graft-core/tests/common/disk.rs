@@ -1,8 +1,8 @@
 //! A disk that holds exactly what was written to it.
 
 use graft_core::{
-    Birth, ClusterId, Entries, Entry, EntryKind, Epoch, HardState, Identity, Incarnation, Index,
-    LogId, LogTime, Membership, NodeId, NodeInfo, Recovered, Term, Write,
+    Birth, ClusterId, Entries, Entry, EntryKind, EntryRef, Epoch, HardState, Identity, Incarnation,
+    Index, LogId, LogTime, Membership, NodeId, NodeInfo, Recovered, Term, Write,
     raft::{Load, WriteBatch},
 };
 
@@ -99,7 +99,7 @@ impl Disk {
                 let keep = usize::try_from(first).unwrap() - 1;
                 assert!(keep <= self.entries.len(), "an append leaves no gap");
                 self.entries.truncate(keep);
-                self.entries.extend(entries.iter().cloned());
+                self.entries.extend(entries.iter().map(EntryRef::to_entry));
             }
             other => panic!("{other:?} is not expected here"),
         }

@@ -300,7 +300,7 @@ impl Server {
         for entry in apply.entries.iter() {
             let next = self.applied.len() as u64 + 1;
             assert_eq!(entry.log_id.index.0, next, "applied in order, without skip or repeat");
-            self.applied.push(entry.clone());
+            self.applied.push(entry.to_entry());
         }
         self.replies.extend(apply.waiting.iter().map(|(_, token)| *token));
         let index = apply.entries.last_log_id().expect("not empty").index;

@@ -1,14 +1,14 @@
 //! Messages and entries in the words of the paper, for traces and for the messages of failed tests.
 
 use graft_core::{
-    AppendOutcome, Entries, Entry, EntryKind, HeartbeatResponse, Message, VoteRequest,
+    AppendOutcome, Entries, EntryKind, EntryRef, HeartbeatResponse, Message, VoteRequest,
     VoteResponse, Write, raft::WriteBatch,
 };
 
 use super::name_of;
 
 /// `2@3 blank`: index, term, and what it carries.
-pub(crate) fn entry_words(entry: &Entry) -> String {
+pub(crate) fn entry_words(entry: EntryRef<'_>) -> String {
     let what = match entry.kind {
         EntryKind::Blank => "blank".into(),
         EntryKind::Membership => "membership".into(),

@@ -15,9 +15,9 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use graft_core::{
-    ApplyMode, BoxFuture, Command, CommandCheck, Entry, EntryKind, Envelope, HardState, Identity,
-    Inbound, Inbox, Index, InvalidCommand, LinkId, Loaded, LogStore, Membership, Message, NodeId,
-    Recovered, Reply, Request, RestoreError, Runtime, SnapshotChunk, SnapshotSource,
+    ApplyMode, BoxFuture, Command, CommandCheck, Entry, EntryKind, EntryRef, Envelope, HardState,
+    Identity, Inbound, Inbox, Index, InvalidCommand, LinkId, Loaded, LogStore, Membership, Message,
+    NodeId, Recovered, Reply, Request, RestoreError, Runtime, SnapshotChunk, SnapshotSource,
     SnapshotStream, StateMachine, StoreError, TokioRuntime, Transport, Undecodable, Write,
 };
 use tokio::sync::{oneshot, watch};
@@ -92,7 +92,7 @@ impl LogStore for Disk {
                 Write::Append(entries) => {
                     let first = entries.first_index().unwrap();
                     held.log.truncate(usize::try_from(first.0).unwrap() - 1);
-                    held.log.extend(entries.iter().cloned());
+                    held.log.extend(entries.iter().map(EntryRef::to_entry));
                 }
                 other => panic!("{other:?} is not for this store"),
             }

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use graft_core::{
-    AppendEntries, AppendOutcome, Entries, EntryKind, Heartbeat, Index, LogId, Membership, Message,
-    NodeId, NodeInfo, Term, VoteRequest,
+    AppendEntries, AppendOutcome, Entries, EntryKind, EntryRef, Heartbeat, Index, LogId,
+    Membership, Message, NodeId, NodeInfo, Term, VoteRequest,
     raft::{Config, Fatal, Input, RoleName},
 };
 
@@ -254,7 +254,7 @@ fn an_index_at_or_above_2_to_62_is_malformed_wherever_it_stands() {
         let mut applied_far = heartbeat_response(2, 1, 1);
         applied_far.applied = Index(index);
         let mut entries: Vec<graft_core::Entry> =
-            entries_after(FIRST, &[2]).iter().cloned().collect();
+            entries_after(FIRST, &[2]).iter().map(EntryRef::to_entry).collect();
         entries[0].log_id.index = Index(index);
         let entry = entries.remove(0);
         let to_follower = [

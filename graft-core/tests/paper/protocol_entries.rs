@@ -154,7 +154,7 @@ fn a_new_leader_goes_on_from_the_time_of_its_last_entry() {
     let Message::AppendEntries(mut append) = append(2, FIRST, &[2], 0) else {
         unreachable!("it is an append")
     };
-    let mut entry = append.entries.first().expect("one").clone();
+    let mut entry = append.entries.first().expect("one").to_entry();
     entry.time = LogTime(9_999);
     append.entries = vec![entry].into();
     server.answers_to(B, Message::AppendEntries(append));

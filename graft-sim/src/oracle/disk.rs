@@ -66,7 +66,7 @@ impl Judge {
         let gap = first.log_id.index > log.last_index().next();
         demand!(!gap, RecoveryComplete, "the disk of server {server} was given a gap");
         log.truncate_from(first.log_id.index);
-        entries.slices().flatten().for_each(|entry| log.push(entry.log_id.term));
+        entries.iter().for_each(|entry| log.push(entry.log_id.term));
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use graft_core::{Entry, EntryKind, Index, LogId, LogTime, Membership, NodeId, Term};
+use graft_core::{EntryKind, EntryRef, Index, LogId, LogTime, Membership, NodeId, Term};
 use smallvec::SmallVec;
 
 use super::{Check, Judge, demand, runs::Runs};
@@ -33,20 +33,20 @@ struct Known {
 }
 
 impl Known {
-    fn new(previous: Term, entry: &Entry) -> Self {
-        let Entry { log_id, time, kind, payload } = entry;
-        Self { term: log_id.term, previous, time: *time, kind: *kind, payload: payload.clone() }
+    fn new(previous: Term, entry: EntryRef<'_>) -> Self {
+        let EntryRef { log_id, time, kind, .. } = entry;
+        Self { term: log_id.term, previous, time, kind, payload: entry.shared_payload() }
     }
 
-    fn is(&self, previous: Term, entry: &Entry) -> bool {
+    fn is(&self, previous: Term, entry: EntryRef<'_>) -> bool {
         self.previous == previous
             && (self.time, self.kind) == (entry.time, entry.kind)
-            && (is_same_memory(&self.payload, &entry.payload) || self.payload == entry.payload)
+            && (is_same_memory(&self.payload, entry.payload) || self.payload == entry.payload)
     }
 }
 
 /// Entries are shared and never changed, so the same memory is the same payload.
-fn is_same_memory(one: &Bytes, other: &Bytes) -> bool {
+fn is_same_memory(one: &[u8], other: &[u8]) -> bool {
     one.as_ptr() == other.as_ptr() && one.len() == other.len()
 }
 
@@ -104,7 +104,7 @@ impl Logs {
     }
 
     /// The first entry of all logs.
-    pub(super) fn found(&mut self, entry: &Entry) -> Check {
+    pub(super) fn found(&mut self, entry: EntryRef<'_>) -> Check {
         if self.known.is_empty() {
             self.known.push(SmallVec::new());
             self.known[0].push(Known::new(Term(0), entry));
@@ -156,7 +156,7 @@ impl Logs {
 impl Judge {
     /// An entry showed up in the log of a server, behind one of term `previous`. New ones are made by the
     /// leader of their term and nobody else.
-    pub(super) fn learn(&mut self, server: usize, previous: Term, entry: &Entry) -> Check {
+    pub(super) fn learn(&mut self, server: usize, previous: Term, entry: EntryRef<'_>) -> Check {
         let LogId { term, index } = entry.log_id;
         let at = usize::try_from(index.0).unwrap_or(usize::MAX) - 1;
         if let Some(known) = self.logs.known(entry.log_id) {
@@ -204,8 +204,8 @@ impl Judge {
     }
 
     /// A majority of the old membership and one of the new always share a server.
-    fn check_intersection(&self, server: usize, entry: &Entry) -> Check {
-        let Ok(next) = Membership::decode(&entry.payload) else { return Ok(()) };
+    fn check_intersection(&self, server: usize, entry: EntryRef<'_>) -> Check {
+        let Ok(next) = Membership::decode(entry.payload) else { return Ok(()) };
         let Some(before) = self.views[server].membership(&self.logs) else { return Ok(()) };
         // Every quorum of either contains a majority of each of its halves, so one pair of halves that
         // differ by one server at most is enough.

@@ -356,7 +356,7 @@ impl Bench {
     fn learns_membership(&self, servers: &[usize]) {
         let entry = entry(2, 3, EntryKind::Membership, members(servers).encode());
         let mut judge = self.oracle.lock();
-        let checked = judge.learn(0, Term(2), &entry);
+        let checked = judge.learn(0, Term(2), (&entry).into());
         judge.judge(checked);
     }
 }

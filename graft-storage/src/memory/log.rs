@@ -65,7 +65,7 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use graft_core::{Entry, EntryKind, Term};
+    use graft_core::{Entry, EntryKind, EntryRef, Term};
 
     use super::*;
     use crate::outline::push_runs;
@@ -105,7 +105,10 @@ mod tests {
                 let upto = LogId { term: term_of(keep).unwrap_or_default(), index: Index(keep) };
                 log.compact(upto);
                 let mut expected = Vec::new();
-                push_runs(&mut expected, &log.entries.iter().cloned().collect::<Entries>());
+                push_runs(
+                    &mut expected,
+                    &log.entries.iter().map(EntryRef::to_entry).collect::<Entries>(),
+                );
                 assert_eq!(log.outline.terms, expected, "truncated at {cut}, compacted to {keep}");
                 assert_eq!(log.outline.last, LogId::new(9, cut));
                 assert_eq!(log.outline.term_at(Index(keep)), Some(upto.term));

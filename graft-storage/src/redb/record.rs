@@ -15,7 +15,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use graft_core::{Entry, EntryKind, GroupId, Index, LogId, LogTime, Term};
+use graft_core::{Entry, EntryKind, EntryRef, GroupId, Index, LogId, LogTime, Term};
 
 use super::codec::Malformed;
 
@@ -36,18 +36,18 @@ const PAGE: usize = 4096;
 const PAGE_OVERHEAD: usize = 64;
 
 /// How many bytes an entry takes in a chunk.
-pub(super) fn size(entry: &Entry) -> usize {
+pub(super) fn size(entry: EntryRef<'_>) -> usize {
     HEADER + entry.payload.len().next_multiple_of(ALIGNMENT)
 }
 
 /// Cuts a run of entries into chunks: each as many entries as fit, at least one.
 pub(super) fn chunks<'a, 'e>(
-    mut entries: &'a [&'e Entry],
-) -> impl Iterator<Item = &'a [&'e Entry]> {
+    mut entries: &'a [EntryRef<'e>],
+) -> impl Iterator<Item = &'a [EntryRef<'e>]> {
     std::iter::from_fn(move || {
         let mut bytes = HEADER;
         let fits = entries.iter().take_while(|entry| {
-            bytes += size(entry);
+            bytes += size(**entry);
             bytes <= CHUNK
         });
         let count = fits.count().max(1).min(entries.len());
@@ -87,7 +87,7 @@ pub(super) const fn is_large(length: usize) -> bool {
 
 /// How much of a file these entries will take, in bytes: whole pages, and for what shares a page
 /// with others half as much again, since pages that rows were added to are not full.
-pub(super) fn footprint<'a>(entries: impl Iterator<Item = &'a Entry>) -> u64 {
+pub(super) fn footprint<'a>(entries: impl Iterator<Item = EntryRef<'a>>) -> u64 {
     let of_chunk = |length: usize| -> u64 {
         let of_part = |part: Range<usize>| match part.len() + PAGE_OVERHEAD {
             needed if needed <= PAGE / 2 => needed / 2 * 3,
@@ -108,12 +108,12 @@ pub(super) fn footprint<'a>(entries: impl Iterator<Item = &'a Entry>) -> u64 {
 }
 
 /// Puts one chunk into `out`, which is emptied first.
-pub(super) fn encode(group: GroupId, entries: &[&Entry], out: &mut Vec<u8>) {
+pub(super) fn encode(group: GroupId, entries: &[EntryRef<'_>], out: &mut Vec<u8>) {
     out.clear();
     let Some(first) = entries.first() else {
         return;
     };
-    let length = HEADER + entries.iter().map(|entry| size(entry)).sum::<usize>();
+    let length = HEADER + entries.iter().map(|entry| size(*entry)).sum::<usize>();
     out.reserve(length);
     out.extend_from_slice(&first.log_id.index.0.to_le_bytes());
     out.extend_from_slice(&count(entries.len()).to_le_bytes());
@@ -129,7 +129,7 @@ pub(super) fn encode(group: GroupId, entries: &[&Entry], out: &mut Vec<u8>) {
         header[16..24].copy_from_slice(&entry.time.0.to_le_bytes());
         header[24] = entry.kind as u8;
         out.extend_from_slice(&header);
-        out.extend_from_slice(&entry.payload);
+        out.extend_from_slice(entry.payload);
         let checksum = record_checksum(group, entry.log_id.index, &out[begin + 4..]);
         out[begin..begin + 4].copy_from_slice(&checksum.to_le_bytes());
         let padding = out.len().next_multiple_of(ALIGNMENT) - out.len();
@@ -276,13 +276,17 @@ mod tests {
         }
     }
 
+    fn refs(entries: &[Entry]) -> Vec<EntryRef<'_>> {
+        entries.iter().map(EntryRef::from).collect()
+    }
+
     fn to_size(index: u64) -> usize {
         usize::try_from(index).unwrap()
     }
 
     fn chunk_of(entries: &[Entry]) -> (Vec<u8>, Chunk) {
         let mut bytes = Vec::new();
-        encode(GroupId(0), &entries.iter().collect::<Vec<_>>(), &mut bytes);
+        encode(GroupId(0), &refs(entries), &mut bytes);
         let first = entries[0].log_id.index;
         let header = ChunkHeader::decode(GroupId(0), first, &bytes).unwrap();
         let parts: Vec<_> = parts(bytes.len()).map(|part| bytes[part].to_vec()).collect();
@@ -344,10 +348,10 @@ mod tests {
     fn a_chunk_is_a_page_of_entries_or_one_large_one() {
         let sizes = [10, 70_000, 20_000, 20_000, 20_000, 20_000, 5, 1 << 20, 1];
         let entries: Vec<_> = (1..).zip(sizes).map(|(at, size)| entry(at, size)).collect();
-        let bytes: usize = entries.iter().map(size).sum();
-        let footprint = usize::try_from(footprint(entries.iter())).unwrap();
+        let entries = refs(&entries);
+        let bytes: usize = entries.iter().copied().map(size).sum();
+        let footprint = usize::try_from(footprint(entries.iter().copied())).unwrap();
         assert!(footprint > bytes && footprint < bytes / 3 * 4, "{footprint} for {bytes}");
-        let entries: Vec<_> = entries.iter().collect();
         let counts: Vec<_> = chunks(&entries).map(<[_]>::len).collect();
         assert_eq!(counts, [1, 1, 3, 2, 1, 1]);
     }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use graft_core::{Entries, Entry, Index, StoreError};
+use graft_core::{Entries, EntryRef, Index, StoreError};
 use redb::{Builder, Database, ReadableDatabase, WriteTransaction};
 
 use super::{
@@ -302,7 +302,7 @@ fn apply(
         let (from, to) = (key(state.group, index, 0), key(state.group, Index(u64::MAX), u32::MAX));
         log.retain_in::<&[u8; 20], _>(&from..=&to, |_, _| false)?;
     }
-    let entries: Vec<&Entry> = changes.entries.slices().flatten().collect();
+    let entries: Vec<EntryRef<'_>> = changes.entries.iter().collect();
     let mut head_is_out = false;
     for chunk in record::chunks(&entries) {
         record::encode(state.group, chunk, buffer);
@@ -341,7 +341,7 @@ mod tests {
     use std::ops::ControlFlow;
 
     use bytes::Bytes;
-    use graft_core::{EntryKind, LogId, LogTime};
+    use graft_core::{Entry, EntryKind, LogId, LogTime};
     use redb::ReadableTableMetadata as _;
 
     use super::*;

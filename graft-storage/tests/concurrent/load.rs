@@ -104,7 +104,7 @@ fn read_on(store: &RedbStore, bounds: &Bounds, seed: u64) -> Result<u64, StoreEr
             Loaded::Entries(entries) => {
                 assert!(!entries.is_empty());
                 for (index, found) in (first..end).zip(entries.iter()) {
-                    assert_eq!(*found, entry(found.log_id.term.0, index, SIZE));
+                    assert_eq!(found.to_entry(), entry(found.log_id.term.0, index, SIZE));
                 }
             }
         }

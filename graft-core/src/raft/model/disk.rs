@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use crate::{
-    Entries, Entry, EntryKind, HardState, Identity, Index, LogId, LogTime, Membership, Recovered,
-    Term, Write, raft::WriteBatch,
+    Entries, Entry, EntryKind, EntryRef, HardState, Identity, Index, LogId, LogTime, Membership,
+    Recovered, Term, Write, raft::WriteBatch,
 };
 
 /// The durable state of one server.
@@ -48,7 +48,7 @@ impl Disk {
                 let first = place(entries.first_index().expect("an append is not empty"));
                 assert!(first <= self.log.len(), "an append would leave a gap on disk");
                 self.log.truncate(first);
-                self.log.extend(entries.iter().cloned());
+                self.log.extend(entries.iter().map(EntryRef::to_entry));
             }
             other => panic!("nothing asks for {other:?} yet"),
         }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::disk::place;
 use crate::{
-    Entry, EntryKind, Index, LogId, LogTime, Membership, NodeId, Term, Token, raft::LinkId,
+    EntryKind, EntryRef, Index, LogId, LogTime, Membership, NodeId, Term, Token, raft::LinkId,
 };
 
 /// The properties of Raft Figure 3, kept as records that each new observation is held against.
@@ -38,7 +38,7 @@ pub(super) struct Known {
 
 impl Known {
     /// Whether it is this entry, behind one of term `previous`.
-    pub(super) fn is(&self, previous: Term, entry: &Entry) -> bool {
+    pub(super) fn is(&self, previous: Term, entry: EntryRef<'_>) -> bool {
         self.previous == previous
             && (self.time, self.kind) == (entry.time, entry.kind)
             && self.payload == entry.payload
@@ -73,7 +73,7 @@ struct Request {
 
 impl Facts {
     /// What is true of a cluster of these members, whose logs all begin with this entry.
-    pub(super) fn new(membership: Membership, founding: &Entry) -> Self {
+    pub(super) fn new(membership: Membership, founding: EntryRef<'_>) -> Self {
         Self {
             membership,
             known: vec![vec![known(Term(0), founding)]],
@@ -92,7 +92,7 @@ impl Facts {
 
     /// An entry showed up in a log behind one of term `previous`. New ones are made by the leader of
     /// their term and nobody else.
-    pub(super) fn learn(&mut self, previous: Term, entry: &Entry, leader: Option<Term>) {
+    pub(super) fn learn(&mut self, previous: Term, entry: EntryRef<'_>, leader: Option<Term>) {
         let LogId { term, index } = entry.log_id;
         let at = place(index);
         if at == self.known.len() {
@@ -255,10 +255,11 @@ pub(super) fn is_quorum(membership: &Membership, has: impl Fn(NodeId) -> bool) -
     majority(&membership.voters) && majority(&membership.outgoing)
 }
 
-fn known(previous: Term, entry: &Entry) -> Known {
-    let Entry { log_id, time, kind, payload } = entry;
-    let (payload, size) = (payload.clone(), entry.size());
-    Known { term: log_id.term, previous, time: *time, kind: *kind, payload, size }
+fn known(previous: Term, entry: EntryRef<'_>) -> Known {
+    let EntryRef { log_id, time, kind, .. } = entry;
+    // A copy: were the entry's memory written to, it would show.
+    let (payload, size) = (Bytes::copy_from_slice(entry.payload), entry.size());
+    Known { term: log_id.term, previous, time, kind, payload, size }
 }
 
 fn slot(term: Term) -> usize {
@@ -281,7 +282,7 @@ pub(super) fn payload(token: Token, padding: usize) -> Bytes {
 }
 
 /// The number of the request that an entry came from.
-fn request_of(entry: &Entry) -> Option<usize> {
+fn request_of(entry: EntryRef<'_>) -> Option<usize> {
     let number: [u8; 8] = entry.payload.get(..8)?.try_into().ok()?;
     let is_command = entry.kind.is_clients();
     is_command.then(|| usize::try_from(u64::from_le_bytes(number)).expect("small"))

@@ -45,7 +45,7 @@ impl World {
         let nodes = (1..=swarm.size as u64).map(NodeId);
         let server = |node| Server::new(node, Disk::founded(swarm.membership()), swarm.size);
         let servers: Vec<Server> = nodes.map(server).collect();
-        let facts = Facts::new(swarm.membership().clone(), &servers[0].disk.log[0]);
+        let facts = Facts::new(swarm.membership().clone(), (&servers[0].disk.log[0]).into());
         Self {
             network: Network::new(swarm.size, swarm.weather),
             rng,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    CommandCheck, RestoreError, SessionId, SnapshotSource, SnapshotStream,
+    CommandCheck, Entry, RestoreError, SessionId, SnapshotSource, SnapshotStream,
     session::{
         CommandHeader, SessionSettings, encode_blank, encode_close, encode_command,
         encode_keep_alive, encode_plain,

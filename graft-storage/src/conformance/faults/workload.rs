@@ -218,7 +218,7 @@ impl Seen {
         let entries = self.entries.slice(given.compacted.index.next()..wanted.last.index.next());
         let mut pairs = entries.iter().zip(found.entries.iter());
         if let Some((wanted, given)) = pairs.find(|(wanted, given)| wanted != given) {
-            return differs("an entry", wanted, given);
+            return differs("an entry", &wanted, &given);
         }
         (entries.len() != found.entries.len()).then(|| "the log has another length".to_owned())
     }

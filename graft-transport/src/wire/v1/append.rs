@@ -1,8 +1,10 @@
 //! `AppendEntries`: the lengths of the entries in a flat list, what neighbours share in another, and their
 //! payloads behind both.
 
+use bytes::Bytes;
 use graft_core::{
-    AppendEntries, Entries, Entry, EntryKind, Index, LogId, LogTime, Message, PeerEnvelope, Term,
+    AppendEntries, Entries, EntryKind, EntryRef, Index, LogTime, Message, Misfit, PeerEnvelope,
+    Run as EntriesRun, Term,
 };
 use rkyv::{Archive, Serialize};
 
@@ -56,7 +58,7 @@ pub(super) fn encode(
 ) -> Result<(), WireError> {
     let entries = &append.entries;
     let (mut payload_bytes, mut runs) = (Vec::with_capacity(entries.len()), Vec::new());
-    for entry in entries.slices().flatten() {
+    for entry in entries.iter() {
         payload_bytes.push(length(entry)?);
         runs::push(
             &mut runs,
@@ -79,11 +81,12 @@ pub(super) fn encode(
         payload_bytes,
         runs,
     };
-    let payloads = entries.slices().flatten().map(|entry| Payload::Shared(&entry.payload));
-    out.frame(header, &body, payloads, limits)
+    // The payloads of a run lie as the frame wants them.
+    let payloads: Vec<Bytes> = entries.runs().map(EntriesRun::payloads).collect();
+    out.frame(header, &body, payloads.iter().map(Payload::Shared), limits)
 }
 
-fn length(entry: &Entry) -> Result<u32, WireError> {
+fn length(entry: EntryRef<'_>) -> Result<u32, WireError> {
     let bytes = entry.payload.len();
     u32::try_from(bytes).map_err(|_| WireError::TooLarge {
         kind: Kind::Append,
@@ -93,29 +96,36 @@ fn length(entry: &Entry) -> Result<u32, WireError> {
     })
 }
 
-/// The payloads of the entries share the frame's memory. They live and die together, since a log
-/// lets go of a run of entries as one; and what is neither payload nor counted for an entry by
-/// [`Entry::size`] is a few words a frame.
+/// The payloads of the entries stay where they are in the frame's memory. They live and die together, since
+/// a log lets go of a run of entries as one; and what is neither payload nor counted for an entry by
+/// [`Entry::size`](graft_core::Entry::size) is a few words a frame.
 pub(super) fn decode(frame: &Frame) -> Result<PeerEnvelope, WireError> {
     let body = frame.access::<ArchivedAppendBody>(Kind::Append)?;
-    let mut payloads = frame.payloads();
-    let mut index = body.first.to_native();
     let count = body.payload_bytes.len();
     runs::check(body.runs.iter().map(|run| run.count.to_native()), count, frame)?;
-    let mut lengths = body.payload_bytes.iter();
-    let mut list = Vec::with_capacity(count);
-    for run in body.runs.iter() {
-        let (term, time) = (run.term.to_native(), LogTime(run.time.to_native()));
-        let kind = run.kind(frame)?;
-        for bytes in lengths.by_ref().take(run.count.to_native() as usize) {
-            let payload = payloads.shared(bytes.to_native())?;
-            list.push(Entry { log_id: LogId::new(term, index), time, kind, payload });
-            index = index.checked_add(1).ok_or_else(|| frame.malformed("an index overflows"))?;
+    let runs = body.runs.iter().map(|run| run.checked(frame)).collect::<Result<Vec<_>, _>>()?;
+    let mut runs = runs.into_iter();
+    let mut left = 0;
+    let mut shared = (Term(0), LogTime(0), EntryKind::Blank);
+    let items = body.payload_bytes.iter().map(|length| {
+        if left == 0
+            && let Some((next, count)) = runs.next()
+        {
+            (shared, left) = (next, count);
         }
-    }
-    payloads.finish()?;
-    let entries =
-        Entries::checked(list).ok_or_else(|| frame.malformed("the terms of its entries fall"))?;
+        left -= 1;
+        let (term, time, kind) = shared;
+        (term, time, kind, length.to_native())
+    });
+    let first = Index(body.first.to_native());
+    let entries = Entries::over(&frame.payload_area(), first, items).map_err(|misfit| {
+        frame.malformed(match misfit {
+            Misfit::TooShort => "its payloads are shorter than its body says",
+            Misfit::TooLong => "its payloads are longer than its body says",
+            Misfit::TermFell => "the terms of its entries fall",
+            _ => "an index overflows",
+        })
+    })?;
     let message = Message::AppendEntries(AppendEntries {
         term: Term(body.term.to_native()),
         prev: (&body.prev).into(),
@@ -127,10 +137,14 @@ pub(super) fn decode(frame: &Frame) -> Result<PeerEnvelope, WireError> {
 }
 
 impl ArchivedEntryRun {
-    fn kind(&self, frame: &Frame) -> Result<EntryKind, WireError> {
+    /// What the entries have in common, and how many they are.
+    fn checked(&self, frame: &Frame) -> Result<((Term, LogTime, EntryKind), u32), WireError> {
         if self.reserved != [0; 3] {
             return Err(frame.malformed("an entry uses bytes that version 1 does not"));
         }
-        EntryKind::from_u8(self.kind).ok_or_else(|| frame.malformed("an entry's kind is unknown"))
+        let kind = EntryKind::from_u8(self.kind)
+            .ok_or_else(|| frame.malformed("an entry's kind is unknown"))?;
+        let shared = (Term(self.term.to_native()), LogTime(self.time.to_native()), kind);
+        Ok((shared, self.count.to_native()))
     }
 }

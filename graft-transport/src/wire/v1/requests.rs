@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use graft_core::{ClientRequest, ClusterId, EntryKind, GroupId, LinkId, Request};
+use graft_core::{ClientRequest, ClusterId, EntriesBuilder, EntryKind, GroupId, LinkId, Request};
 use rkyv::{Archive, Serialize, util::AlignedVec};
 
 use super::{
@@ -103,8 +103,9 @@ pub fn encode_requests<'a>(
 
 /// The requests in a frame, as they came by `link`, with deadlines on the clock that shows `now`.
 ///
-/// Each payload has memory of its own, unless it is most of the frame: a request that is kept would
-/// otherwise hold the memory of all that were refused beside it, and no bound would count that.
+/// A small payload stays in the frame's memory: it is copied when it is proposed, and until then only for a
+/// turn or two. A larger one has memory of its own, unless it is most of the frame: an entry that is kept
+/// would otherwise hold the memory of all that were refused beside it, and no bound would count that.
 ///
 /// # Errors
 ///
@@ -137,10 +138,14 @@ pub fn decode_requests(
         let deadline = now.saturating_add(remaining);
         for (request_id, bytes) in items.by_ref().take(run.count.to_native() as usize) {
             let (request_id, bytes) = (request_id.to_native(), bytes.to_native());
-            let payload = if bytes as usize * 2 >= frame.size() {
+            let length = bytes as usize;
+            let is_small = length < EntriesBuilder::SHARED_BYTES;
+            let payload = if is_small || length * 2 >= frame.size() {
                 payloads.shared(bytes)?
             } else {
-                own(payloads.borrowed(bytes)?)
+                let mut copy = AlignedVec::<16>::with_capacity(length);
+                copy.extend_from_slice(payloads.borrowed(bytes)?);
+                Bytes::from_owner(copy)
             };
             requests.push(Request { link, request_id, deadline, kind, payload });
         }
@@ -159,40 +164,4 @@ fn room((least, most): (usize, Option<usize>)) -> usize {
 fn remaining_ms(deadline: Duration, now: Duration) -> u32 {
     let nanos = deadline.saturating_sub(now).as_nanos();
     u32::try_from(nanos.div_ceil(1_000_000)).unwrap_or(u32::MAX)
-}
-
-/// A copy of `bytes` that is shared, and aligned as an archive in it wants it. Few of them lie beside
-/// their count: one allocation instead of two.
-fn own(bytes: &[u8]) -> Bytes {
-    fn inline<const N: usize>(bytes: &[u8]) -> Bytes {
-        let mut copy = Inline { bytes: [0; N], length: bytes.len() };
-        copy.bytes[..bytes.len()].copy_from_slice(bytes);
-        Bytes::from_owner(copy)
-    }
-    match bytes.len() {
-        0 => Bytes::new(),
-        1..=48 => inline::<48>(bytes),
-        49..=96 => inline::<96>(bytes),
-        97..=160 => inline::<160>(bytes),
-        161..=288 => inline::<288>(bytes),
-        289..=544 => inline::<544>(bytes),
-        length => {
-            let mut copy = AlignedVec::<16>::with_capacity(length);
-            copy.extend_from_slice(bytes);
-            Bytes::from_owner(copy)
-        }
-    }
-}
-
-/// At most `N` bytes, aligned as archives want it.
-#[repr(align(16))]
-struct Inline<const N: usize> {
-    bytes: [u8; N],
-    length: usize,
-}
-
-impl<const N: usize> AsRef<[u8]> for Inline<N> {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes[..self.length]
-    }
 }
