@@ -96,6 +96,39 @@ impl EntriesBuilder {
     #[inline]
     pub fn push(&mut self, entry: Entry) -> Result<(), Disordered> {
         let Entry { log_id, time, kind, payload } = entry;
+        self.follow(log_id)?;
+        let length = payload.len();
+        if length >= Self::SHARED_BYTES {
+            self.push_alone(log_id, Head::new(time, kind, length), payload);
+        } else {
+            self.push_beside(log_id, time, kind, [&payload, &[]]);
+        }
+        self.last = Some(log_id);
+        Ok(())
+    }
+
+    /// Adds one entry whose payload is put together of two parts.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`push`](Self::push).
+    #[inline]
+    pub fn push_copied(
+        &mut self,
+        log_id: LogId,
+        time: LogTime,
+        kind: EntryKind,
+        payload: [&[u8]; 2],
+    ) -> Result<(), Disordered> {
+        self.follow(log_id)?;
+        self.push_beside(log_id, time, kind, payload);
+        self.last = Some(log_id);
+        Ok(())
+    }
+
+    /// Checks that an entry may come next.
+    #[inline]
+    fn follow(&mut self, log_id: LogId) -> Result<(), Disordered> {
         if let Some(last) = self.last {
             if log_id.index.0 != last.index.0.wrapping_add(1) || log_id.term < last.term {
                 return Err(Disordered { found: log_id, last });
@@ -104,13 +137,6 @@ impl EntriesBuilder {
                 self.close();
             }
         }
-        let length = payload.len();
-        if length >= Self::SHARED_BYTES {
-            self.push_alone(log_id, Head::new(time, kind, length), payload);
-        } else {
-            self.push_beside(log_id, time, kind, &payload);
-        }
-        self.last = Some(log_id);
         Ok(())
     }
 
@@ -123,17 +149,19 @@ impl EntriesBuilder {
     }
 
     #[inline]
-    fn push_beside(&mut self, log_id: LogId, time: LogTime, kind: EntryKind, payload: &[u8]) {
+    fn push_beside(&mut self, log_id: LogId, time: LogTime, kind: EntryKind, payload: [&[u8]; 2]) {
+        let length = payload[0].len() + payload[1].len();
         let begin = self.begin + padded(self.payloads.len() - self.begin);
         // A buffer that grew might lie elsewhere, and its payloads would not be aligned any more.
-        if begin + payload.len() > self.payloads.capacity() || self.heads.is_empty() {
-            self.open(log_id.index, payload.len());
+        if begin + length > self.payloads.capacity() || self.heads.is_empty() {
+            self.open(log_id.index, length);
         } else {
             self.payloads.resize(begin, 0);
         }
-        self.payloads.extend_from_slice(payload);
+        self.payloads.extend_from_slice(payload[0]);
+        self.payloads.extend_from_slice(payload[1]);
         self.heads.push(Head::new(time, kind, self.payloads.len() - self.begin));
-        self.size += payload.len() + Entry::OVERHEAD;
+        self.size += length + Entry::OVERHEAD;
     }
 
     /// Begins a batch whose first payload has `length` bytes.

@@ -16,7 +16,7 @@ use graft_transport::wire::v1::{
 use proptest::{collection::vec, option, prelude::*, string::string_regex};
 
 use crate::{
-    samples::{CLUSTER, all, fixed, frame, frames, written},
+    samples::{CLUSTER, all, command, fixed, frame, frames, written},
     targets::Value,
 };
 
@@ -36,6 +36,8 @@ fn log_id() -> impl Strategy<Value = LogId> {
 fn payload() -> impl Strategy<Value = Bytes> {
     prop_oneof![
         8 => vec(any::<u8>(), 0..200).prop_map(Bytes::from),
+        8 => (1..3_u64, 0..4_u64, 0..2_u64, vec(any::<u8>(), 0..100))
+            .prop_map(|(session, sequence, floor, body)| command(session, sequence, floor, &body)),
         1 => (any::<u8>(), 4000..9000_usize).prop_map(|(byte, len)| vec![byte; len].into()),
     ]
 }
@@ -49,7 +51,10 @@ fn entry_kind() -> impl Strategy<Value = EntryKind> {
 }
 
 fn entries() -> impl Strategy<Value = Entries> {
-    let entry = (0..3_u64, any::<u64>(), entry_kind(), payload());
+    let time = prop_oneof![Just(7), any::<u64>()];
+    let kind = prop_oneof![Just(EntryKind::SessionCommand), entry_kind()];
+    let later = prop_oneof![8 => Just(0), 1 => 0..3_u64];
+    let entry = (later, time, kind, payload());
     (1..1_u64 << 62, 0..1_u64 << 62, vec(entry, 0..40)).prop_map(|(first, mut term, list)| {
         let list = (first..).zip(list).map(|(index, (later, time, kind, payload))| {
             term += later;
@@ -204,7 +209,9 @@ fn peer() -> impl Strategy<Value = Value> {
 
 fn requests() -> impl Strategy<Value = Value> {
     let kind = entry_kind().prop_filter("a client's", |kind| kind.is_clients());
-    let request = (any::<u64>(), any::<u32>(), kind, payload()).prop_map(
+    let kind = prop_oneof![Just(EntryKind::SessionCommand), kind];
+    let remaining = prop_oneof![Just(5000), any::<u32>()];
+    let request = (any::<u64>(), remaining, kind, payload()).prop_map(
         |(request_id, remaining_ms, kind, payload)| ClientRequest {
             request_id,
             deadline: Duration::from_millis(remaining_ms.into()),

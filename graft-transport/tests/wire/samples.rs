@@ -5,10 +5,11 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use bytes::Bytes;
 use graft_core::{
     AppendEntries, AppendEntriesResponse, AppendOutcome, BirthReport, BirthStage, Checkpoint,
-    ClientRequest, ClusterId, Entries, Entry, EntryKind, Epoch, GroupId, Heartbeat,
+    ClientRequest, ClusterId, Entries, Entry, EntryKind, EntryRef, Epoch, GroupId, Heartbeat,
     HeartbeatResponse, Incarnation, Index, InstallSnapshot, InstallSnapshotResponse, LeaderHint,
     LogId, LogTime, Membership, Message, NodeId, NodeInfo, PeerEnvelope, RejectReason, Reply,
     SessionId, SnapshotMeta, SnapshotOutcome, Term, VoteRequest, VoteResponse,
+    session::{CommandHeader, encode_command},
 };
 use graft_transport::wire::v1::{
     Frame, FrameReader, Hello, Limits, Members, Outgoing, Protocol, Refusal, RefusalCode, Role,
@@ -90,6 +91,42 @@ pub(crate) fn entries() -> Entries {
     ])
 }
 
+pub(crate) fn command(session: u64, sequence: u64, floor: u64, body: &[u8]) -> Bytes {
+    let session = SessionId(session);
+    encode_command(&CommandHeader { session, sequence, floor, version: 3 }, body)
+}
+
+/// Commands of which some are chains: the second to the fourth, and the last two.
+fn chained_entries() -> Entries {
+    let payloads = [
+        command(70, 8, 1, b""),
+        command(70, 1000, 900, b"first"),
+        command(70, 1001, 900, b""),
+        command(70, 1002, 900, b"seventeen bytes !"),
+        command(70, 1003, 901, b"another floor"),
+        command(70, 1004, 901, &[9; 5000]),
+        command(71, u64::MAX, u64::MAX, b"x"),
+        command(71, 0, u64::MAX, b"y"),
+    ];
+    let list = (11..).zip(payloads).map(|(index, payload)| {
+        let entry = entry(4, index, EntryKind::SessionCommand, payload);
+        Entry { time: LogTime(1000), ..entry }
+    });
+    list.collect()
+}
+
+/// The same as requests.
+pub(crate) fn chained_requests() -> Vec<ClientRequest> {
+    let entries = chained_entries();
+    let request = |(request_id, entry): (u64, EntryRef<'_>)| ClientRequest {
+        request_id,
+        deadline: Duration::from_secs(5),
+        kind: entry.kind,
+        payload: entry.shared_payload(),
+    };
+    (1..).zip(entries.iter()).map(request).collect()
+}
+
 pub(crate) fn snapshot() -> InstallSnapshot {
     InstallSnapshot {
         term: Term(5),
@@ -148,6 +185,7 @@ pub(crate) fn messages() -> Vec<(&'static str, Message)> {
         ("request-vote", Message::RequestVote(vote(true))),
         ("request-vote-response", Message::RequestVoteResponse(answer(false))),
         ("append-entries", append(LogId::new(3, 10), entries())),
+        ("append-chains", append(LogId::new(3, 10), chained_entries())),
         ("append-probe", append(LogId::ZERO, Entries::new())),
         (
             "append-matched",
@@ -267,6 +305,7 @@ pub(crate) fn fixed() -> Vec<(String, Value)> {
         ("refusal", refusal(RefusalCode::WrongCluster, "this is cluster stack, not queue")),
         ("refusal-unknown", refusal(RefusalCode::Other(999), "of a later version")),
         ("requests", Value::Requests(requests())),
+        ("requests-chains", Value::Requests(chained_requests())),
         ("replies", Value::Replies(replies())),
         ("members", members(Some(NodeId::of_name("server3")))),
         ("members-no-leader", members(None)),

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use graft_core::{ClientRequest, ClusterId, EntriesBuilder, EntryKind, GroupId, LinkId, Request};
-use rkyv::{Archive, Serialize, util::AlignedVec};
+use rkyv::{Archive, Archived, Serialize, util::AlignedVec};
 
 use super::{
     Frame, Kind, Limits, Outgoing, WireError,
     header::padded,
     outgoing::Payload,
-    runs::{self, Run},
+    reader::Payloads,
+    runs::{self, CHAIN, Chains, KindRun, Links, Run},
 };
 
 /// What a request takes in the body at most, in bytes: where it has nothing in common with its neighbours.
@@ -42,6 +43,12 @@ impl Run for RequestRun {
     }
 }
 
+impl KindRun for RequestRun {
+    fn kind(&mut self) -> &mut u8 {
+        &mut self.kind
+    }
+}
+
 /// Appends requests to what goes out, in as few frames as [`Limits`] allow. `now` is the client's clock,
 /// the one that their deadlines are on.
 ///
@@ -65,6 +72,7 @@ pub fn encode_requests<'a>(
             runs: Vec::new(),
         };
         let mut size = 0;
+        let mut chains = Chains::default();
         payloads.clear();
         while let Some(request) = requests.next_if(|next| {
             let full = body.ids.len() == Limits::MAX_BATCH
@@ -83,11 +91,13 @@ pub fn encode_requests<'a>(
             body.payload_bytes.push(payload_bytes);
             let remaining_ms = remaining_ms(request.deadline, now);
             let kind = request.kind as u8;
-            runs::push(
-                &mut body.runs,
-                RequestRun { count: 1, remaining_ms, kind, reserved: [0; 3] },
-            );
-            payloads.push(Payload::Shared(&request.payload));
+            let one = RequestRun { count: 1, remaining_ms, kind, reserved: [0; 3] };
+            let rest = chains.push(&mut body.runs, one, &request.payload);
+            if rest.len() == bytes {
+                payloads.push(Payload::Shared(&request.payload));
+            } else if !rest.is_empty() {
+                payloads.push(Payload::Copied(rest));
+            }
         }
         if !body.ids.is_empty() {
             let header = (Kind::Requests, cluster, GroupId(0));
@@ -124,11 +134,13 @@ pub fn decode_requests(
         return Err(frame.malformed("its lengths are not those of its requests"));
     }
     runs::check(body.runs.iter().map(|run| run.count.to_native()), count, frame)?;
-    let mut items = body.ids.iter().zip(body.payload_bytes.iter());
+    let (mut ids, mut lengths) = (body.ids.as_slice(), body.payload_bytes.as_slice());
     let mut payloads = frame.payloads();
     let mut requests = Vec::with_capacity(count);
     for run in body.runs.iter() {
-        let kind = EntryKind::from_u8(run.kind)
+        let is_chain = run.kind == CHAIN;
+        let kind = if is_chain { EntryKind::SessionCommand as u8 } else { run.kind };
+        let kind = EntryKind::from_u8(kind)
             .filter(|kind| kind.is_clients())
             .ok_or_else(|| frame.malformed("a request's kind is none that a client may propose"))?;
         if run.reserved != [0; 3] {
@@ -136,22 +148,63 @@ pub fn decode_requests(
         }
         let remaining = Duration::from_millis(run.remaining_ms.to_native().into());
         let deadline = now.saturating_add(remaining);
-        for (request_id, bytes) in items.by_ref().take(run.count.to_native() as usize) {
-            let (request_id, bytes) = (request_id.to_native(), bytes.to_native());
+        let (own_ids, own_lengths);
+        (own_ids, ids) = ids.split_at(run.count.to_native() as usize);
+        (own_lengths, lengths) = lengths.split_at(own_ids.len());
+        let whole = if is_chain { whole(own_lengths, &mut payloads, frame)? } else { Bytes::new() };
+        let mut begin = 0;
+        for (request_id, bytes) in own_ids.iter().zip(own_lengths) {
+            let bytes = bytes.to_native();
             let length = bytes as usize;
             let is_small = length < EntriesBuilder::SHARED_BYTES;
-            let payload = if is_small || length * 2 >= frame.size() {
+            let payload = if is_chain {
+                let end = begin + length;
+                whole.slice(std::mem::replace(&mut begin, padded(end))..end)
+            } else if is_small || length * 2 >= frame.size() {
                 payloads.shared(bytes)?
             } else {
                 let mut copy = AlignedVec::<16>::with_capacity(length);
                 copy.extend_from_slice(payloads.borrowed(bytes)?);
                 Bytes::from_owner(copy)
             };
+            let request_id = request_id.to_native();
             requests.push(Request { link, request_id, deadline, kind, payload });
         }
     }
     payloads.finish()?;
     Ok(requests)
+}
+
+/// The payloads of a chain whose payloads have these lengths, each whole again, behind each other as in a frame.
+fn whole(
+    lengths: &[Archived<u32>],
+    payloads: &mut Payloads<'_>,
+    frame: &Frame,
+) -> Result<Bytes, WireError> {
+    let mut size = 0;
+    for bytes in lengths {
+        // A chain has small commands alone: what is stated is believed no further than that.
+        Links::rest(bytes.to_native(), frame)?;
+        size += padded(bytes.to_native() as usize);
+    }
+    let mut whole = AlignedVec::<16>::with_capacity(size);
+    let mut links = None;
+    for bytes in lengths {
+        let bytes = bytes.to_native();
+        match &mut links {
+            None => {
+                let first = payloads.borrowed(bytes)?;
+                links = Some(Links::of(first, frame)?);
+                whole.extend_from_slice(first);
+            }
+            Some(links) => {
+                whole.extend_from_slice(&links.next());
+                whole.extend_from_slice(payloads.borrowed(Links::rest(bytes, frame)?)?);
+            }
+        }
+        whole.resize(padded(whole.len()), 0);
+    }
+    Ok(Bytes::from_owner(whole))
 }
 
 /// How many requests to make room for, by how many there may be.
