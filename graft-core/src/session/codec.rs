@@ -307,6 +307,18 @@ pub fn encode_blank(unix_millis: u64) -> Bytes {
 }
 
 /// Takes the payload of an [`EntryKind::Plain`] apart: its version and its body.
+/// The header of the command that comes `by` behind the one with the header `first`: its sequence is so much
+/// higher, and nothing else differs. What is stored or sent of many commands in a row can do without it.
+#[must_use]
+#[inline]
+pub fn following_header(first: &[u8; COMMAND_HEADER], by: u64) -> [u8; COMMAND_HEADER] {
+    const SEQUENCE: std::ops::Range<usize> = 8..16;
+    let mut header = *first;
+    let sequence = u64_at(first, SEQUENCE.start).wrapping_add(by);
+    header[SEQUENCE].copy_from_slice(&sequence.to_le_bytes());
+    header
+}
+
 #[inline]
 pub(super) fn parse_plain(payload: &[u8]) -> Result<(u16, &[u8]), PayloadError> {
     let (header, body) = split::<PLAIN_HEADER>(EntryKind::Plain, payload)?;

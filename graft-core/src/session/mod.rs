@@ -41,7 +41,7 @@ pub use apply::{Applier, ApplyError};
 pub use codec::{
     COMMAND_HEADER, CommandHeader, PLAIN_HEADER, Payload, PayloadError, SessionSettings,
     check_payload, encode_blank, encode_close, encode_command, encode_keep_alive, encode_plain,
-    write_command_header, write_plain_header,
+    following_header, write_command_header, write_plain_header,
 };
 pub use outcome::Outcome;
 pub use state::StateError;

@@ -149,7 +149,7 @@ mod tests {
         conformance::samples::identity,
         medium::{FaultyMedium, Medium},
         redb::{
-            facts::{Fact, State},
+            facts::{Fact, State, VERSION},
             segment::{Changes, file_name},
         },
     };
@@ -187,7 +187,9 @@ mod tests {
             self.state.outline.append(&entries);
             let facts = vec![Fact::Terms];
             self.state.advance(&facts);
-            let changes = Changes { truncate_from: Some(Index(first)), entries, facts };
+            let truncate_from = Some(Index(first));
+            let mut changes = Changes { truncate_from, entries, facts, ..Changes::default() };
+            changes.lay_out(VERSION);
             self.segment.commit(&changes, &self.state, &mut Vec::new()).unwrap();
         }
     }

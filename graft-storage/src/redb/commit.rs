@@ -5,8 +5,7 @@ use std::{io, mem, sync::Arc};
 use graft_core::{Entries, Index, LogId, StoreError};
 
 use super::{
-    facts::{Fact, Sealed, State},
-    record,
+    facts::{Fact, Sealed, State, VERSION},
     segment::{self, Changes, Segment},
     shared::Shared,
     snapshot::Snapshot,
@@ -30,7 +29,7 @@ pub(super) fn begin_segment(
         StoreError::Io { action: "begin a segment", source }
     };
     state.active += 1;
-    state.written = record::footprint(changes.entries.iter());
+    state.written = changes.lay_out(VERSION);
     state.advance(&Fact::STAMPED);
     changes.facts = Fact::ALL.to_vec();
     let name = segment::file_name(state.active);

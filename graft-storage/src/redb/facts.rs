@@ -20,14 +20,19 @@ use crate::outline::Outline;
 ///
 /// Version 2 says in the witness whose it is, and ties each block of a snapshot to all that describes the
 /// snapshot: in version 1 those of another store could be taken for its own.
-pub(super) const VERSION: u32 = 2;
+///
+/// Version 3 has records that are chains: commands that differ in their sequences alone are written as one.
+pub(super) const VERSION: u32 = 3;
 
-/// The version that knew neither.
+/// The first version that knows chains.
+pub(super) const VERSION_3: u32 = 3;
+
+/// The version that knew neither of what version 2 brought.
 pub(super) const VERSION_1: u32 = 1;
 
 /// The layouts in words, by version. The hash of one is stored beside the version, so that two layouts which
 /// by mistake share a version are not taken for each other. Change both together.
-const LAYOUTS: [&str; VERSION as usize] = [LAYOUT_1, LAYOUT_2];
+const LAYOUTS: [&str; VERSION as usize] = [LAYOUT_1, LAYOUT_2, LAYOUT_3];
 
 const LAYOUT_1: &str = "\
     redb 3; log: group be64, first be64, part be32 -> chunk; head: ff x 20; facts: group \
@@ -40,6 +45,15 @@ const LAYOUT_2: &str = "\
     redb 3; log: group be64, first be64, part be32 -> chunk; head: ff x 20; facts: group \
     be64, kind u8; ballast: u8; chunk: first, count, length, crc32c of group and these; \
     record: crc32c of group, index, length, term, time, kind, payload; 16 aligned; head: \
+    sequence, hard state, compacted, last, time, begin, written, stamps; witness: sequence, \
+    segment, length, cluster, node, incarnation; snapshots: version of its file; blocks of 64k, \
+    crc32c of file, meta, block, data";
+
+const LAYOUT_3: &str = "\
+    redb 3; log: group be64, first be64, part be32 -> chunk; head: ff x 20; facts: group \
+    be64, kind u8; ballast: u8; chunk: first, count, length, crc32c of group and these; \
+    record: crc32c of group, index, length, term, time, kind, count, payload; 16 aligned; chain: \
+    header of the first, lengths u8, bodies; head: \
     sequence, hard state, compacted, last, time, begin, written, stamps; witness: sequence, \
     segment, length, cluster, node, incarnation; snapshots: version of its file; blocks of 64k, \
     crc32c of file, meta, block, data";
@@ -191,7 +205,7 @@ pub(super) struct Format {
 impl Format {
     /// That of a segment that this build begins.
     pub(super) fn own() -> Self {
-        Self { version: VERSION, fingerprint: stable_hash(LAYOUT_2.as_bytes()) }
+        Self { version: VERSION, fingerprint: stable_hash(LAYOUT_3.as_bytes()) }
     }
 
     /// That of a version that this build reads.

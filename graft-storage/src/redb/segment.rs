@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use graft_core::{Entries, EntryRef, Index, StoreError};
+use graft_core::{Entries, Index, StoreError};
 use redb::{Builder, Database, ReadableDatabase, WriteTransaction};
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
     error::OpenError,
     facts::{Fact, Format, State, VERSION},
     pages::Pages,
-    record,
+    record::{self, Layout},
     shared::Shared,
     tables::{
         BALLAST, BALLAST_PAGES, FACTS, GROUP, HEAD, LOG, LOG_PAGES, corrupt_pages, guarded, key,
@@ -47,7 +47,17 @@ pub(super) struct Changes {
     /// All chunks that begin at or above this go first.
     pub(super) truncate_from: Option<Index>,
     pub(super) entries: Entries,
+    /// How the entries are written: see [`lay_out`](Self::lay_out).
+    pub(super) layout: Layout,
     pub(super) facts: Vec<Fact>,
+}
+
+impl Changes {
+    /// Decides how the entries are written in a file of this version, and says how much of it they take.
+    pub(super) fn lay_out(&mut self, version: u32) -> u64 {
+        self.layout = Layout::of(&self.entries, version);
+        self.layout.footprint()
+    }
 }
 
 /// The name of the file of a segment.
@@ -302,20 +312,19 @@ fn apply(
         let (from, to) = (key(state.group, index, 0), key(state.group, Index(u64::MAX), u32::MAX));
         log.retain_in::<&[u8; 20], _>(&from..=&to, |_, _| false)?;
     }
-    let entries: Vec<EntryRef<'_>> = changes.entries.iter().collect();
     let mut head_is_out = false;
-    for chunk in record::chunks(&entries) {
-        record::encode(state.group, chunk, buffer);
-        if !head_is_out && record::is_large(buffer.len()) {
+    changes.layout.write(state.group, &changes.entries, buffer, |first, chunk| {
+        if !head_is_out && record::is_large(chunk.len()) {
             // What comes behind all rows begins a page of its own. What comes between a small row and
             // the head does not: it would get a page of twice its size together with the small row.
             log.remove(&HEAD)?;
             head_is_out = true;
         }
-        for (number, part) in (0..).zip(record::parts(buffer.len())) {
-            log.insert(&key(state.group, chunk[0].log_id.index, number), &buffer[part])?;
+        for (number, part) in (0..).zip(record::parts(chunk.len())) {
+            log.insert(&key(state.group, first, number), &chunk[part])?;
         }
-    }
+        Ok::<(), redb::Error>(())
+    })?;
     log.insert(&HEAD, state.head().encode().as_slice())?;
     if !changes.facts.is_empty() {
         let mut facts = transaction.open_table(FACTS)?;
@@ -409,7 +418,8 @@ mod tests {
             Segment::create(&medium, &name, file, (1 << 20, 4000), &changes, &state).unwrap();
         for index in 1..=commits {
             state.advance(&[]);
-            let changes = Changes { entries: entries(index * 100, 100), ..Changes::default() };
+            let mut changes = Changes { entries: entries(index * 100, 100), ..Changes::default() };
+            changes.lay_out(VERSION);
             segment.commit(&changes, &state, &mut Vec::new()).unwrap();
         }
         drop(segment);
@@ -455,7 +465,8 @@ mod tests {
             Segment::create(&medium, &name, file, sizes_of_file, &changes, &state).unwrap();
         let mut index = 0;
         for size in (0..rounds).flat_map(|_| sizes) {
-            let changes = Changes { entries: entries(index + 1, *size), ..Changes::default() };
+            let mut changes = Changes { entries: entries(index + 1, *size), ..Changes::default() };
+            changes.lay_out(VERSION);
             index += size;
             state.advance(&[]);
             segment.commit(&changes, &state, &mut Vec::new()).unwrap();

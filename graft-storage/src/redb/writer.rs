@@ -11,7 +11,6 @@ use super::{
     facts::State,
     opening::{Files, look},
     reader::Load,
-    record,
     segment::{Changes, Segment},
     shared::{Published, Shared, copy},
     snapshot::{Snapshot, Snapshots},
@@ -270,15 +269,17 @@ impl Writer {
             shared.medium.sync_names().map_err(io("make the names of files durable"))?;
         }
         let rotates = is_full(&born.active, &born.state, shared);
-        let footprint = record::footprint(commit.changes.entries.iter());
-        if rotates {
+        let footprint = if rotates {
             commit.rotate(born, shared)?;
+            born.state.written
         } else {
+            let footprint = commit.changes.lay_out(born.active.version);
             commit.changes.facts = commit.changed_facts();
             born.state.advance(&commit.changes.facts);
             born.state.written += footprint;
             born.active.commit(&commit.changes, &born.state, &mut self.buffer)?;
-        }
+            footprint
+        };
         let acknowledged = acknowledged(&born.state, &born.active);
         born.witness.acknowledge(acknowledged).map_err(io("write the witness"))?;
         if rotates {

@@ -4,13 +4,14 @@
 //! beside it. None is ever written again: what a later build cannot read any more shows here. A new
 //! format gets a directory of its own beside them, written by `GRAFT_WRITE_FIXTURE=1`.
 
-use std::{env, fs, path::PathBuf, sync::Arc};
+use std::{env, fs, ops::Range, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use graft_core::{
     Birth, ClusterId, Entries, Entry, EntryKind, Epoch, GroupId, HardState, Identity, Incarnation,
-    Index, Loaded, LogId, LogStore, LogTime, Membership, NodeId, NodeInfo, Recovered,
+    Index, Loaded, LogId, LogStore, LogTime, Membership, NodeId, NodeInfo, Recovered, SessionId,
     SnapshotChunk, SnapshotMeta, StoreError, Term, Write,
+    session::{CommandHeader, encode_command},
 };
 use graft_storage::{
     RedbStore,
@@ -21,7 +22,7 @@ use graft_storage::{
 use crate::support::{Directory, read_all, settle, wait};
 
 /// The format that this build writes.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// As small as the files of a store get.
 fn options() -> Options {
@@ -70,6 +71,9 @@ fn founders() -> Membership {
     Membership::of_voters([1, 2, 3].map(info))
 }
 
+/// What a store of format 3 and later has behind what those of all formats have: the commands that are a chain.
+const CHAINED: Range<u64> = 120..160;
+
 /// One of every part.
 fn joint() -> Membership {
     Membership {
@@ -96,6 +100,9 @@ fn entry(term: u64, index: u64) -> Entry {
         EntryKind::SessionCommand,
     ];
     let kind = kinds[usize::try_from(index).unwrap() % kinds.len()];
+    if CHAINED.contains(&index) {
+        return chained(index);
+    }
     let (kind, payload) = match index {
         1 => (EntryKind::Membership, founders().encode()),
         113 => (EntryKind::Membership, joint().encode()),
@@ -107,13 +114,23 @@ fn entry(term: u64, index: u64) -> Entry {
     Entry { log_id: LogId::new(term, index), time: LogTime(index * 7), kind, payload }
 }
 
+/// A command that differs from the one before it in its sequence and its body: what format 3 writes as a chain.
+fn chained(index: u64) -> Entry {
+    let (session, sequence) = (SessionId(14), 1000 + index);
+    let header = CommandHeader { session, sequence, floor: 900, version: 2 };
+    let payload = encode_command(&header, &bytes(index, index % 8));
+    let (log_id, kind) = (LogId::new(5, index), EntryKind::SessionCommand);
+    Entry { log_id, time: LogTime(833), kind, payload }
+}
+
 /// The entries of the log in the end: nothing of the truncated ones.
 fn entries(from: u64, to: u64) -> Entries {
     let term_of = |index| match index {
         ..41 => 1,
         41..97 => 2,
         97..114 => 3,
-        _ => 4,
+        114..120 => 4,
+        _ => 5,
     };
     (from..to).map(|index| entry(term_of(index), index)).collect()
 }
@@ -135,8 +152,8 @@ fn snapshot() -> (SnapshotMeta, Bytes) {
     (meta, bytes(5, 70_000))
 }
 
-fn expected() -> Recovered {
-    Recovered {
+fn expected(version: u32) -> Recovered {
+    let first_formats = Recovered {
         identity: identity(),
         hard_state: HardState { term: Term(5), voted_for: Some(NodeId(4)), commit: Index(117) },
         compacted: LogId::new(2, 50),
@@ -145,10 +162,16 @@ fn expected() -> Recovered {
         terms: [(51, 2), (97, 3), (114, 4)].map(|(at, term)| (Index(at), Term(term))).into(),
         memberships: vec![(LogId::new(3, 113), joint())],
         snapshot: Some(snapshot().0),
+    };
+    if version < 3 {
+        return first_formats;
     }
+    let mut terms = first_formats.terms.clone();
+    terms.push((Index(CHAINED.start), Term(5)));
+    Recovered { last: LogId::new(5, CHAINED.end - 1), terms, ..first_formats }
 }
 
-/// The life that leads there.
+/// The life that leads there, in all formats.
 async fn live(store: &RedbStore) -> Result<(), StoreError> {
     let write = async |writes: Vec<Write>| store.write(writes).await.map(drop);
     store.create(&identity()).await?;
@@ -168,14 +191,20 @@ async fn live(store: &RedbStore) -> Result<(), StoreError> {
         store.stage(SnapshotChunk { meta, offset, bytes: piece }).await?;
     }
     write(vec![Write::InstallSnapshot(meta), Write::Compact(LogId::new(2, 50))]).await?;
-    let hard_state = expected().hard_state;
+    let hard_state = expected(VERSION).hard_state;
     write(vec![Write::Append(entries(114, 120)), Write::HardState(hard_state)]).await
 }
 
 /// Everything that it holds is what was written.
-fn holds_everything(store: &RedbStore) {
-    assert_eq!(wait(store.recover()).unwrap(), Some(expected()));
-    assert!(read_all(store, 51, 120).unwrap() == entries(51, 120));
+fn holds_everything(store: &RedbStore, version: u32) {
+    let expected = expected(version);
+    let end = expected.last.index.0 + 1;
+    assert_eq!(wait(store.recover()).unwrap(), Some(expected));
+    assert!(read_all(store, 51, end).unwrap() == entries(51, end));
+    // One in the midst of a chain is read as others are.
+    for index in 51..end {
+        assert!(read_all(store, index, index + 1).unwrap() == entries(index, index + 1));
+    }
     let before = wait(store.read(Index(50)..Index(60), usize::MAX)).unwrap();
     assert_eq!(before, Loaded::Compacted(LogId::new(2, 50)));
     let (meta, bytes) = snapshot();
@@ -197,20 +226,26 @@ fn a_store_in_format_2_is_read_to_the_last_byte_and_goes_on() {
     is_read_to_the_last_byte_and_goes_on(2);
 }
 
+#[test]
+fn a_store_in_format_3_is_read_to_the_last_byte_and_goes_on() {
+    is_read_to_the_last_byte_and_goes_on(3);
+}
+
 fn is_read_to_the_last_byte_and_goes_on(version: u32) {
+    let end = expected(version).last.index.0 + 1;
     let directory = copy(version);
     let report = verify(directory.path()).unwrap();
-    assert_eq!((report.entries, report.snapshot_bytes), (69, 70_000));
+    assert_eq!((report.entries, report.snapshot_bytes), (end - 51, 70_000));
     let store = RedbStore::open(directory.path()).unwrap();
-    holds_everything(&store);
-    let next = Entry { log_id: LogId::new(5, 120), ..entry(5, 120) };
+    holds_everything(&store, version);
+    let next = entry(5, end);
     wait(store.write(vec![Write::Append(vec![next.clone()].into())])).unwrap();
     drop(store);
     let store = RedbStore::open(directory.path()).unwrap();
     assert_eq!(wait(store.recover()).unwrap().unwrap().last, next.log_id);
-    let mut all = entries(51, 120);
+    let mut all = entries(51, end);
     all.append(vec![next].into());
-    assert!(read_all(&store, 51, 121).unwrap() == all);
+    assert!(read_all(&store, 51, end + 1).unwrap() == all);
 }
 
 /// What is stored is what this test would store, so the test above looks at all of the format.
@@ -220,7 +255,8 @@ fn a_new_store_with_the_same_life_holds_the_same() {
     let medium = Arc::new(Disk::create(directory.path()).unwrap());
     let store = RedbStore::open_on(medium, &options()).unwrap();
     wait(live(&store)).unwrap();
-    holds_everything(&store);
+    wait(store.write(vec![Write::Append(CHAINED.map(chained).collect())])).unwrap();
+    holds_everything(&store, VERSION);
     settle(&store);
     drop(store);
     let names = |content: Vec<String>, start: &str| {
@@ -288,7 +324,7 @@ fn a_newer_format_is_refused_by_name() {
     assert!(directory.content() == before);
     // It is for the number alone.
     claim(&directory, VERSION);
-    holds_everything(&RedbStore::open(directory.path()).unwrap());
+    holds_everything(&RedbStore::open(directory.path()).unwrap(), VERSION);
 }
 
 /// The stored store on a medium that fails.
@@ -312,10 +348,10 @@ fn later(from: u64, to: u64) -> Write {
 /// A store goes over to this build's format file by file. Wherever the power goes meanwhile, it is one that can be
 /// read, with all that was acknowledged.
 #[test]
-fn a_store_in_format_1_goes_over_to_format_2_wherever_the_power_goes() {
+fn a_store_in_format_1_goes_over_to_format_3_wherever_the_power_goes() {
     let medium = on_a_faulty_medium(1).recording();
     let store = RedbStore::open_on(Arc::new(medium.clone()), &options()).unwrap();
-    assert_eq!(wait(store.recover()).unwrap(), Some(expected()));
+    assert_eq!(wait(store.recover()).unwrap(), Some(expected(1)));
     // At which boundary each last entry was acknowledged.
     let mut acknowledged = vec![(0, 119)];
     for first in (120..200).step_by(8) {
@@ -348,9 +384,9 @@ fn a_store_in_format_1_goes_over_to_format_2_wherever_the_power_goes() {
     }
 }
 
-/// What was taken from a store of format 1 is not believed in one of format 2.
+/// What was taken from a store of format 1 is not believed in a later one.
 #[test]
-fn a_witness_in_format_1_does_not_vouch_for_a_store_in_format_2() {
+fn a_witness_in_format_1_does_not_vouch_for_a_store_in_a_later_format() {
     let directory = Directory::new("fixture");
     let store = RedbStore::open_with(directory.path(), &options()).unwrap();
     wait(live(&store)).unwrap();

@@ -3,7 +3,10 @@
 //! Most entries of a batch were taken in within one millisecond, and most requests will wait as long as those
 //! beside them: what is the same for so many is a *run*, and beside it an item costs a number and a length.
 
-use graft_core::{EntryKind, session::COMMAND_HEADER};
+use graft_core::{
+    EntryKind,
+    session::{COMMAND_HEADER, following_header},
+};
 
 use super::{Frame, WireError, header::ALIGNMENT};
 
@@ -23,9 +26,6 @@ pub(super) trait KindRun: Run {
 /// sequences count up by one. Of the first all is there, of the others only what is behind the header: theirs is
 /// that of the first with the sequence counted up.
 pub(super) const CHAIN: u8 = 0x80 | EntryKind::SessionCommand as u8;
-
-/// Where in a command's header its sequence is.
-const SEQUENCE: std::ops::Range<usize> = 8..16;
 
 /// A command of more bytes is no part of a chain: the header is little of it, and it is best left as it is.
 const MAX_CHAINED: usize = 128;
@@ -50,7 +50,7 @@ impl<'a> Chains<'a> {
         let is_command = *one.kind() == EntryKind::SessionCommand as u8;
         let header = payload.first_chunk().filter(|_| is_command && payload.len() <= MAX_CHAINED);
         if let (Some(header), Some((first, length))) = (header, &mut self.first)
-            && *header == link(first, *length)
+            && *header == following_header(first, *length)
         {
             match join(runs, one) {
                 Ok(()) => {
@@ -64,16 +64,6 @@ impl<'a> Chains<'a> {
         push(runs, one);
         payload
     }
-}
-
-/// `first` with the sequence counted up so far.
-fn link(first: &[u8; COMMAND_HEADER], by: u64) -> [u8; COMMAND_HEADER] {
-    let mut header = *first;
-    let mut sequence = [0; 8];
-    sequence.copy_from_slice(&first[SEQUENCE]);
-    let sequence = u64::from_le_bytes(sequence).wrapping_add(by);
-    header[SEQUENCE].copy_from_slice(&sequence.to_le_bytes());
-    header
 }
 
 /// Puts an item into a chain with the one before it, which is one of a chain or another command. Gives it back
@@ -126,7 +116,7 @@ impl<'a> Links<'a> {
     /// The header of the next.
     pub(super) fn next(&mut self) -> [u8; COMMAND_HEADER] {
         self.by += 1;
-        link(self.first, self.by)
+        following_header(self.first, self.by)
     }
 }
 
