@@ -31,9 +31,9 @@ pub fn scratch() -> io::Result<TempDir> {
     tempfile::Builder::new().prefix("graft-bench-").tempdir_in(parent)
 }
 
-/// `count` payloads of `size` bytes, shared where they can be.
+/// `count` payloads of `size` bytes, each in memory of its own as those of clients are.
 fn payloads(count: usize, size: usize) -> Vec<Bytes> {
-    vec![Bytes::from(vec![0xA5; size]); count]
+    std::iter::repeat_with(|| Bytes::from(vec![0xA5; size])).take(count).collect()
 }
 
 /// `count` commands of `size` bytes from `first` on, in term 1.

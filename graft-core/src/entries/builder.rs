@@ -293,3 +293,134 @@ impl Over<'_> {
         self.entries.segments.push(Segment { batch: Arc::new(batch), range, size });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(term: u64, index: u64, length: usize) -> Entry {
+        let payload = (0..length).map(|at| (at as u64 ^ index).to_le_bytes()[0]).collect();
+        Entry {
+            log_id: LogId::new(term, index),
+            time: LogTime(index / 3),
+            kind: kind(index),
+            payload,
+        }
+    }
+
+    fn kind(index: u64) -> EntryKind {
+        if index.is_multiple_of(5) { EntryKind::Plain } else { EntryKind::SessionCommand }
+    }
+
+    /// Entries of all sizes, in some terms.
+    fn list() -> Vec<Entry> {
+        let large = EntriesBuilder::SHARED_BYTES;
+        let lengths = [0, 1, 15, 16, 17, large - 1, large, large + 1, 0, 0, 40, 2 * large, 3, 900];
+        let terms = [1, 1, 1, 1, 2, 2, 2, 2, 2, 7, 7, 7, 7, 9];
+        (11..).zip(terms.into_iter().zip(lengths)).map(|(i, (t, len))| entry(t, i, len)).collect()
+    }
+
+    #[test]
+    fn what_was_put_together_is_what_was_put_in() {
+        let list = list();
+        let sized = EntriesBuilder::for_payloads(list.iter().map(|entry| entry.payload.len()));
+        for mut builder in [sized, EntriesBuilder::new()] {
+            for (count, entry) in (1..).zip(&list) {
+                builder.push(entry.clone()).unwrap();
+                assert_eq!((builder.len(), builder.is_empty()), (count, false));
+            }
+            let entries = builder.finish();
+            assert!(entries.iter().map(crate::EntryRef::to_entry).eq(list.iter().cloned()));
+            assert_eq!(entries.size(), list.iter().map(Entry::size).sum::<usize>());
+            for entry in &list {
+                assert_eq!(entries.get(entry.log_id.index), Some(entry.into()));
+            }
+            for run in entries.runs() {
+                assert!(run.iter().all(|entry| entry.log_id.term == run.term()));
+                assert_eq!(run.iter().len(), run.len());
+            }
+        }
+    }
+
+    #[test]
+    fn small_payloads_are_aligned_and_large_ones_are_taken_over() {
+        let list = list();
+        let entries = Entries::from(list.clone());
+        for (entry, given) in entries.iter().zip(&list) {
+            let place = entry.payload.as_ptr();
+            if given.payload.len() >= EntriesBuilder::SHARED_BYTES {
+                assert_eq!(place, given.payload.as_ptr());
+            } else if !given.payload.is_empty() {
+                assert_ne!(place, given.payload.as_ptr());
+                assert_eq!(place.align_offset(Entries::ALIGNMENT), 0, "{entry:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_keeps_little_more_than_it_needs() {
+        let mut builder = EntriesBuilder::new();
+        for index in 1..=1000 {
+            // A large one ends the batch before it, whose buffer was made for many.
+            let length = if index % 2 == 0 { EntriesBuilder::SHARED_BYTES } else { 32 };
+            builder.push(entry(1, index, length)).unwrap();
+            assert!(builder.payloads.capacity() <= EntriesBuilder::MOST_ROOM + 16);
+        }
+        for segment in builder.finish().segments {
+            let batch = Arc::into_inner(segment.batch).unwrap();
+            let length = batch.payloads.len();
+            // What a caller gave is as he made it.
+            if length < EntriesBuilder::SHARED_BYTES {
+                let capacity = Vec::from(batch.payloads).capacity();
+                assert!(capacity <= 2 * (length + 16), "{capacity} bytes for {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_follow_is_refused_and_changes_nothing() {
+        let mut builder = EntriesBuilder::new();
+        builder.push(entry(3, 7, 4)).unwrap();
+        for (term, index) in [(3, 7), (3, 9), (3, 6), (2, 8)] {
+            let found = LogId::new(term, index);
+            let refused = Err(Disordered { found, last: LogId::new(3, 7) });
+            assert_eq!(builder.push(entry(term, index, 4)), refused);
+            let copied = builder.push_copied(found, LogTime(0), EntryKind::Plain, [&[], &[]]);
+            assert_eq!(copied, refused);
+        }
+        builder
+            .push_copied(LogId::new(4, 8), LogTime(0), EntryKind::Plain, [b"two ", b"parts"])
+            .unwrap();
+        let entries = builder.finish();
+        assert_eq!(entries.len(), 2);
+        assert_eq!(entries.last().unwrap().payload, b"two parts");
+    }
+
+    #[test]
+    fn a_buffer_is_what_is_said_of_it_to_the_byte() {
+        let buffer = Bytes::from(vec![7; 64]);
+        let over = |lengths: &[(u64, u32)]| {
+            let items = lengths
+                .iter()
+                .map(|(term, length)| (Term(*term), LogTime(5), EntryKind::Plain, *length));
+            Entries::over(&buffer, Index(10), items)
+        };
+        let entries = over(&[(1, 0), (1, 16), (2, 17), (2, 0), (5, 3)]).unwrap();
+        let lengths: Vec<_> = entries.iter().map(|entry| entry.payload.len()).collect();
+        assert_eq!(lengths, [0, 16, 17, 0, 3]);
+        assert_eq!(entries.last_log_id(), Some(LogId::new(5, 14)));
+        let at = |index| entries.get(Index(index)).unwrap().payload.as_ptr() as usize;
+        assert_eq!(at(14) - buffer.as_ptr() as usize, 48);
+        assert_eq!(entries.size(), 36 + 5 * Entry::OVERHEAD);
+
+        assert_eq!(over(&[(1, 16), (1, 33)]).unwrap(), over(&[(1, 16), (1, 33)]).unwrap());
+        assert_eq!(over(&[(1, 16), (1, 49)]), Err(Misfit::TooShort));
+        assert_eq!(over(&[(1, 16), (1, u32::MAX)]), Err(Misfit::TooShort));
+        assert_eq!(over(&[(1, 16), (1, 32)]), Err(Misfit::TooLong));
+        assert_eq!(over(&[]), Err(Misfit::TooLong));
+        assert_eq!(over(&[(2, 16), (1, 48)]), Err(Misfit::TermFell));
+        let last = (Term(1), LogTime(0), EntryKind::Plain, 64);
+        let beyond = Entries::over(&buffer, Index(u64::MAX), [last].into_iter());
+        assert_eq!(beyond, Err(Misfit::IndexOverflow));
+    }
+}
