@@ -7,7 +7,8 @@
 //!
 //! [`Client::request`] makes a [`Request`], a future that sends itself when it is first polled. The
 //! request takes one slot in the client's table and one buffer: the caller leaves room for a header in front of
-//! its body, and the header is written there. No task, no timer and no box belongs to a request. One
+//! its body, and the header is written there. To send it again the slot keeps a copy where it is a few bytes, else a
+//! share in the buffer. No task, no timer and no box belongs to a request. One
 //! *driver* task, spawned on the [`Runtime`](graft_core::Runtime), looks after everything that takes
 //! time: deadlines, attempts that nobody answers, backoff, and the life of the session. It ends with
 //! the last handle of the client.
@@ -83,6 +84,7 @@ mod client;
 mod config;
 mod driver;
 mod error;
+mod kept;
 mod mutants;
 mod places;
 mod replies;

@@ -38,6 +38,7 @@ impl State {
     pub(crate) fn open_sent(
         &mut self,
         new: NewRequest,
+        payload: Bytes,
         after: &mut After,
     ) -> (Ticket, Option<(NodeId, ClientRequest)>) {
         self.stats.requests += 1;
@@ -46,7 +47,7 @@ impl State {
             self.take_position(new.session, new.sequence, now);
         }
         let ticket = self.slots.insert(new);
-        (ticket, self.send_or_seek(ticket.slot, now, after))
+        (ticket, self.send_or_seek(ticket.slot, payload, now, after))
     }
 
     fn take_position(&mut self, id: SessionId, sequence: u64, now: u64) {
@@ -62,12 +63,15 @@ impl State {
     fn send_or_seek(
         &mut self,
         slot: u32,
+        payload: Bytes,
         now: u64,
         after: &mut After,
     ) -> Option<(NodeId, ClientRequest)> {
+        after.discard(self.slots.at_mut(slot).payload.keep(&payload));
         if let Some(leader) = self.leader() {
-            return Some((leader, self.launch(slot, leader, now, after)));
+            return Some((leader, self.launch(slot, leader, payload, now, after)));
         }
+        after.discard(Some(payload));
         self.make_ready(slot, Target::Seek, after);
         None
     }
@@ -159,8 +163,7 @@ impl State {
         let slot = self.slots.at_mut(ticket.slot);
         slot.session = position.session;
         slot.sequence = position.sequence;
-        after.discard(mem::replace(&mut slot.payload, payload));
-        self.send_or_seek(ticket.slot, now, after)
+        self.send_or_seek(ticket.slot, payload, now, after)
     }
 
     /// The answer of this slot is no longer wanted: the floor may rise, and others may go.
@@ -242,7 +245,6 @@ mod tests {
             role: Role::User,
             phase: Phase::Waiting,
             kind: EntryKind::SessionCommand,
-            payload: Bytes::new(),
             session: SessionId(0),
             sequence: 0,
             started: 0,
@@ -276,7 +278,7 @@ mod tests {
         let slots: Vec<_> = (0..3)
             .map(|_| {
                 let new = NewRequest { kind: EntryKind::Plain, deadline: 9, ..waiting() };
-                let (ticket, sent) = state.open_sent(new, &mut after);
+                let (ticket, sent) = state.open_sent(new, Bytes::new(), &mut after);
                 assert!(sent.is_none(), "no leader is known");
                 state.back_off(ticket.slot, 5, true);
                 ticket

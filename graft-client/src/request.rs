@@ -136,7 +136,6 @@ impl<B: Body> Request<B> {
             role: Role::User,
             phase: Phase::Waiting,
             kind: EntryKind::SessionCommand,
-            payload: Bytes::new(),
             session: SessionId(0),
             sequence: 0,
             started: now,
@@ -151,14 +150,14 @@ impl<B: Body> Request<B> {
         let send;
         if self.options.idempotent {
             new.kind = EntryKind::Plain;
-            new.payload = plain(body, self.options.version);
-            let (ticket, first) = state.open_sent(new, &mut after);
+            let payload = plain(body, self.options.version);
+            let (ticket, first) = state.open_sent(new, payload, &mut after);
             (self.stage, send) = (Stage::Sent(ticket), first);
         } else if let Some(position) = state.next_position(now) {
             new.session = position.session;
             new.sequence = position.sequence;
-            new.payload = command(body, position, self.options.version);
-            let (ticket, first) = state.open_sent(new, &mut after);
+            let payload = command(body, position, self.options.version);
+            let (ticket, first) = state.open_sent(new, payload, &mut after);
             (self.stage, send) = (Stage::Sent(ticket), first);
         } else if state.may_wait() {
             let ticket = state.open_waiting(new, &mut after);
@@ -226,6 +225,8 @@ impl<B: Body> Request<B> {
     ) -> Poll<Result<Bytes, RequestError>> {
         let mut state = self.handle.shared.lock();
         if let Some(result) = state.slots.take_result(ticket.slot) {
+            drop(state);
+            self.stage = Stage::Done;
             return Poll::Ready(result);
         }
         let old = state.set_waker(ticket, context);
@@ -241,11 +242,14 @@ impl<B: Body> Future for Request<B> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        // A body is moved only where there is one.
+        if let Stage::Sent(ticket) = this.stage {
+            return this.take_result(ticket, context);
+        }
         match mem::replace(&mut this.stage, Stage::Done) {
-            Stage::Sent(ticket) => this.take_result(ticket, context),
             Stage::New(body) => this.start(body, context),
             Stage::Waiting(body, ticket) => this.proceed(body, ticket, context),
-            Stage::Done => panic!("a request was polled after it had ended"),
+            Stage::Sent(_) | Stage::Done => panic!("a request was polled after it had ended"),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{mem, task::Waker};
 use bytes::Bytes;
 use graft_core::{EntryKind, NodeId, SessionId};
 
-use crate::error::RequestError;
+use crate::{error::RequestError, kept::Kept};
 
 /// A slot and the generation that makes it this request's and no other's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -131,7 +131,7 @@ pub(crate) struct Slot {
     pub(crate) server: NodeId,
     pub(crate) kind: EntryKind,
     /// What is sent; empty as long as the body is with the future.
-    pub(crate) payload: Bytes,
+    pub(crate) payload: Kept,
     /// The place in a session; sequence 0 is none.
     pub(crate) session: SessionId,
     pub(crate) sequence: u64,
@@ -165,7 +165,6 @@ pub(crate) struct NewRequest {
     pub(crate) role: Role,
     pub(crate) phase: Phase,
     pub(crate) kind: EntryKind,
-    pub(crate) payload: Bytes,
     pub(crate) session: SessionId,
     pub(crate) sequence: u64,
     pub(crate) started: u64,
@@ -177,7 +176,7 @@ pub(crate) struct NewRequest {
 #[derive(Debug)]
 pub(crate) struct Freed {
     _phase: Phase,
-    _payload: Bytes,
+    _payload: Option<Bytes>,
     _waker: Option<Waker>,
 }
 
@@ -233,7 +232,6 @@ impl Slots {
         slot.silences = 0;
         slot.server = NodeId(0);
         slot.kind = new.kind;
-        slot.payload = new.payload;
         slot.session = new.session;
         slot.sequence = new.sequence;
         slot.started = new.started;
@@ -264,7 +262,7 @@ impl Slots {
             silences: 0,
             server: NodeId(0),
             kind: EntryKind::Plain,
-            payload: Bytes::new(),
+            payload: Kept::default(),
             session: SessionId(0),
             sequence: 0,
             started: 0,
@@ -307,7 +305,7 @@ impl Slots {
         self.free.push(slot);
         Freed {
             _phase: mem::replace(&mut freed.phase, Phase::Free),
-            _payload: mem::take(&mut freed.payload),
+            _payload: freed.payload.clear(),
             _waker: freed.waker.take(),
         }
     }
@@ -358,7 +356,6 @@ mod tests {
             role: Role::User,
             phase: Phase::Sent,
             kind: EntryKind::Plain,
-            payload: Bytes::new(),
             session: SessionId(0),
             sequence: 0,
             started: 0,

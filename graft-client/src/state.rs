@@ -105,18 +105,15 @@ impl Limits {
 pub(crate) struct After {
     waker: Option<Waker>,
     payload: Option<Bytes>,
-    more: Vec<Deferred>,
+    more: Spare,
+    freed: Vec<Freed>,
 }
 
-/// The memory of an [`After`] that has run, kept for the next batch of replies.
+/// What did not find its place in an [`After`]; once that has run, its memory is kept for the next batch of replies.
 #[derive(Debug, Default)]
-pub(crate) struct Spare(Vec<Deferred>);
-
-#[derive(Debug)]
-enum Deferred {
-    Wake(Waker),
-    DropPayload { _payload: Bytes },
-    DropSlot { _freed: Freed },
+pub(crate) struct Spare {
+    wakers: Vec<Waker>,
+    payloads: Vec<Bytes>,
 }
 
 impl After {
@@ -124,20 +121,20 @@ impl After {
         if self.waker.is_none() {
             self.waker = waker;
         } else {
-            self.more.extend(waker.map(Deferred::Wake));
+            self.more.wakers.extend(waker);
         }
     }
 
-    pub(crate) fn discard(&mut self, payload: Bytes) {
+    pub(crate) fn discard(&mut self, payload: Option<Bytes>) {
         if self.payload.is_none() {
-            self.payload = Some(payload);
+            self.payload = payload;
         } else {
-            self.more.push(Deferred::DropPayload { _payload: payload });
+            self.more.payloads.extend(payload);
         }
     }
 
     fn discard_slot(&mut self, freed: Freed) {
-        self.more.push(Deferred::DropSlot { _freed: freed });
+        self.freed.push(freed);
     }
 
     /// Must be called with no lock held.
@@ -152,12 +149,9 @@ impl After {
         if let Some(waker) = self.waker {
             waker.wake();
         }
-        for deferred in self.more.drain(..) {
-            if let Deferred::Wake(waker) = deferred {
-                waker.wake();
-            }
-        }
-        Spare(self.more)
+        self.more.wakers.drain(..).for_each(Waker::wake);
+        self.more.payloads.clear();
+        self.more
     }
 }
 
@@ -193,7 +187,7 @@ impl State {
 
     /// For what many replies leave to do.
     pub(crate) fn lend_after(&mut self) -> After {
-        After { more: mem::take(&mut self.spare.0), ..After::default() }
+        After { more: mem::take(&mut self.spare), ..After::default() }
     }
 
     pub(crate) fn return_after(&mut self, spare: Spare) {
@@ -292,12 +286,13 @@ impl State {
         self.poke(after);
     }
 
-    /// Makes the next attempt of a slot.
+    /// Makes the next attempt of a slot. `payload` is what the slot keeps.
     #[inline]
     pub(crate) fn launch(
         &mut self,
         slot: u32,
         to: NodeId,
+        payload: Bytes,
         now: u64,
         after: &mut After,
     ) -> ClientRequest {
@@ -318,7 +313,7 @@ impl State {
             request_id: RequestId::new(ticket, entry.attempt).0,
             deadline: duration(entry.deadline),
             kind: entry.kind,
-            payload: entry.payload.clone(),
+            payload,
         };
         let attempt = attempt_time(entry, self.limits.attempt_timeout);
         let due = now.saturating_add(attempt).min(entry.deadline);
@@ -340,7 +335,7 @@ impl State {
         match entry.role {
             Role::User => {
                 entry.phase = Phase::Done(result);
-                after.discard(mem::take(&mut entry.payload));
+                after.discard(entry.payload.clear());
                 let waker = entry.waker.take();
                 after.wake(waker);
                 self.slots.set_due(slot, NEVER);

@@ -1,8 +1,6 @@
 //! What the driver does to the state: it looks for what is overdue, puts off, sends again, and cares for
 //! the session.
 
-use std::mem;
-
 use bytes::Bytes;
 use graft_core::{
     ClientRequest, EntryKind, NodeId, SessionId,
@@ -162,10 +160,11 @@ impl State {
         {
             let floor = session.peek().floor;
             let position = Position { session: entry.session, sequence: entry.sequence, floor };
-            let payload = with_position(&entry.payload, position);
-            after.discard(mem::replace(&mut entry.payload, payload));
+            let payload = with_position(entry.payload.bytes(), position);
+            after.discard(entry.payload.keep(&payload));
         }
-        self.launch(slot, to, now, after)
+        let payload = entry.payload.share();
+        self.launch(slot, to, payload, now, after)
     }
 
     /// Deals with a command whose session is not the one in use any more. Says whether that was the
@@ -199,8 +198,8 @@ impl State {
                 max_sessions: config.max_sessions,
             };
             let deadline = now.saturating_add(nanos(config.deadline));
-            let open = own(Role::Open, EntryKind::SessionOpen, settings.encode(), now, deadline);
-            self.opener = Some(self.start_own(open, after));
+            let open = own(Role::Open, EntryKind::SessionOpen, now, deadline);
+            self.opener = Some(self.start_own(open, &settings.encode(), after));
         }
         if now < self.keep_alive_at() {
             return;
@@ -210,16 +209,16 @@ impl State {
             let last = session.renewed().saturating_add(ttl / 3 * 2);
             if session.take_used() && now < last {
                 let payload = encode_keep_alive(session.id(), session.peek().floor);
-                let mut keep =
-                    own(Role::KeepAlive, EntryKind::SessionKeepAlive, payload, now, last);
+                let mut keep = own(Role::KeepAlive, EntryKind::SessionKeepAlive, now, last);
                 keep.session = session.id();
-                self.keeper = Some(self.start_own(keep, after));
+                self.keeper = Some(self.start_own(keep, &payload, after));
             }
         }
     }
 
-    pub(crate) fn start_own(&mut self, new: NewRequest, after: &mut After) -> Ticket {
+    fn start_own(&mut self, new: NewRequest, payload: &Bytes, after: &mut After) -> Ticket {
         let ticket = self.slots.insert(new);
+        after.discard(self.slots.at_mut(ticket.slot).payload.keep(payload));
         self.make_ready(ticket.slot, Target::Seek, after);
         ticket
     }
@@ -235,12 +234,11 @@ impl State {
 }
 
 /// A request of the client's own.
-fn own(role: Role, kind: EntryKind, payload: Bytes, started: u64, deadline: u64) -> NewRequest {
+fn own(role: Role, kind: EntryKind, started: u64, deadline: u64) -> NewRequest {
     NewRequest {
         role,
         phase: Phase::Waiting,
         kind,
-        payload,
         session: SessionId(0),
         sequence: 0,
         started,
@@ -262,7 +260,7 @@ pub(crate) fn rehome(
         slot.handed == 0 && slot.attempt <= MAX_ATTEMPT,
         "a command once sent is never sent under another session"
     );
-    let payload = with_position(&slot.payload, position);
+    let payload = with_position(slot.payload.bytes(), position);
     state.send_granted(ticket, position, payload, now, after)
 }
 
@@ -271,16 +269,17 @@ fn leave_session(slot: &mut Slot) {
     if slot.kind != EntryKind::SessionCommand {
         return;
     }
-    let version = match Payload::parse(EntryKind::SessionCommand, &slot.payload) {
+    let version = match Payload::parse(EntryKind::SessionCommand, slot.payload.bytes()) {
         Ok(Payload::SessionCommand { header, .. }) => header.version,
         _ => 0,
     };
     slot.kind = EntryKind::Plain;
-    slot.payload = encode_plain(version, &slot.payload[COMMAND_HEADER..]);
+    let payload = encode_plain(version, &slot.payload.bytes()[COMMAND_HEADER..]);
+    drop(slot.payload.keep(&payload));
 }
 
 /// A copy of a command's payload at another place. The body keeps its alignment of 16.
-fn with_position(payload: &Bytes, position: Position) -> Bytes {
+fn with_position(payload: &[u8], position: Position) -> Bytes {
     let version = match Payload::parse(EntryKind::SessionCommand, payload) {
         Ok(Payload::SessionCommand { header, .. }) => header.version,
         _ => 0,

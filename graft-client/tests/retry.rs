@@ -59,16 +59,19 @@ fn a_named_leader_is_asked_at_once_and_first_from_then_on() {
 }
 
 #[test]
-fn what_is_sent_again_is_the_same_buffer() {
-    let bench = Bench::with_session(ClientConfig::default());
-    bench.start("x");
-    bench.runtime.settle();
-    let first = bench.link.take_one();
-    bench.link.not_leader(&first, Some(B));
-    bench.runtime.settle();
-    let second = bench.link.take_one();
-    let (first, second) = (&first.request.payload, &second.request.payload);
-    assert_eq!((first.as_ptr(), first), (second.as_ptr(), second));
+fn what_is_sent_again_is_the_same_and_where_it_is_much_the_same_buffer() {
+    for entry in ["x".to_owned(), "y".repeat(16), "z".repeat(1000)] {
+        let bench = Bench::with_session(ClientConfig::default());
+        bench.start(&entry);
+        bench.runtime.settle();
+        let first = bench.link.take_one();
+        bench.link.not_leader(&first, Some(B));
+        bench.runtime.settle();
+        let second = bench.link.take_one();
+        let (first, second) = (&first.request.payload, &second.request.payload);
+        assert_eq!(first, second);
+        assert!(entry.len() < 1000 || first.as_ptr() == second.as_ptr());
+    }
 }
 
 /// Two servers that each take the other for the leader must not keep a request busy.
