@@ -2,6 +2,7 @@
 
 mod seek;
 mod server;
+mod waiting;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +21,7 @@ use graft_core::{
 use quinn::{Endpoint, EndpointConfig, Runtime as _};
 use tokio::{sync::watch, time::timeout};
 
-use self::server::ServerLine;
+use self::{server::ServerLine, waiting::Waiting};
 use super::{
     config::LinkConfig,
     limits,
@@ -206,10 +207,10 @@ impl Link for QuicLink {
     }
 
     fn send(&self, to: NodeId, request: ClientRequest) -> Result<(), LinkError> {
-        let size = ServerLine::size(&request);
+        let size = Waiting::size(&request);
         let lines = self.shared.lines.read().unwrap_or_else(PoisonError::into_inner);
         let line = lines.get(&to).ok_or(LinkError::Unreachable(to))?;
-        line.queue.push(request, size).map_err(|refused| match refused {
+        line.queue.push(request.into(), size).map_err(|refused| match refused {
             Refused::Full => LinkError::Full(to),
             Refused::Closed => LinkError::Unreachable(to),
         })

@@ -5,14 +5,14 @@ use std::{
     time::Duration,
 };
 
-use graft_core::{ClientRequest, ClusterId, NodeId, RejectReason, Reply};
+use graft_core::{ClusterId, NodeId, RejectReason, Reply};
 use quinn::{Connection, SendStream};
 use tokio::{
     task::JoinSet,
     time::{Instant, timeout},
 };
 
-use super::Shared;
+use super::{Shared, waiting::Waiting};
 use crate::{
     quic::{
         agreement,
@@ -24,7 +24,7 @@ use crate::{
     },
     wire::v1::{
         FrameReader, Hello, Kind, Kinds, Limits, Outgoing, RefusalCode, Schema, decode_hello,
-        decode_members, decode_replies, encode_hello, encode_refusal, encode_requests,
+        decode_members, decode_replies, encode_hello, encode_outgoing, encode_refusal,
     },
 };
 
@@ -35,14 +35,7 @@ pub(super) struct ServerLine {
     certified: CertifiedPeer,
     /// The versions of entries that it reads.
     pub(super) schema: Schema,
-    pub(super) queue: Queue<ClientRequest>,
-}
-
-impl ServerLine {
-    /// About how many bytes a request takes.
-    pub(super) fn size(request: &ClientRequest) -> usize {
-        64 + request.payload.len()
-    }
+    pub(super) queue: Queue<Waiting>,
 }
 
 /// How a connection went.
@@ -238,12 +231,13 @@ struct Requests<'a> {
     limits: Limits,
 }
 
-impl Encode<ClientRequest> for Requests<'_> {
+impl Encode<Waiting> for Requests<'_> {
     const TOGETHER: usize = Limits::MAX_BATCH;
 
-    fn encode(&mut self, items: &[ClientRequest], outgoing: &mut Outgoing) {
+    fn encode(&mut self, items: &[Waiting], outgoing: &mut Outgoing) {
         let now = self.shared.runtime.now();
-        let left_out = encode_requests(items, now, self.cluster, &self.limits, outgoing);
+        let requests = items.iter().map(Waiting::outgoing);
+        let left_out = encode_outgoing(requests, now, self.cluster, &self.limits, outgoing);
         if left_out.is_empty() {
             return;
         }
@@ -253,7 +247,7 @@ impl Encode<ClientRequest> for Requests<'_> {
         // No server would take them in either.
         let limit = self.limits.max_entry_bytes();
         for request in items.iter().filter(|request| left_out.contains(&request.request_id)) {
-            let reason = RejectReason::TooLarge { bytes: request.payload.len(), limit };
+            let reason = RejectReason::TooLarge { bytes: request.payload_bytes(), limit };
             replies.on_reply(self.node, request.request_id, Reply::Rejected(reason));
         }
     }

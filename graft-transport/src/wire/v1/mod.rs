@@ -58,3 +58,8 @@ pub use peer::{decode_peer, encode_peer};
 pub use reader::{Frame, FrameReader};
 pub use replies::{decode_replies, encode_replies};
 pub use requests::{decode_requests, encode_requests};
+#[cfg(feature = "quic")]
+pub(crate) use {
+    outgoing::Payload,
+    requests::{OutgoingRequest, encode_outgoing},
+};

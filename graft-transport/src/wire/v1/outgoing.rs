@@ -163,20 +163,24 @@ impl fmt::Debug for Outgoing {
 
 /// A payload of a frame that is written.
 #[derive(Clone, Copy)]
-pub(super) enum Payload<'a> {
+pub(crate) enum Payload<'a> {
     /// It may be shared.
     Shared(&'a Bytes),
     /// It must be copied.
     Copied(&'a [u8]),
 }
 
-impl Payload<'_> {
+impl<'a> Payload<'a> {
     pub(super) const NONE: Self = Self::Copied(&[]);
 
-    pub(super) fn len(self) -> usize {
+    pub(crate) fn len(self) -> usize {
+        self.bytes().len()
+    }
+
+    pub(crate) fn bytes(self) -> &'a [u8] {
         match self {
-            Self::Shared(bytes) => bytes.len(),
-            Self::Copied(bytes) => bytes.len(),
+            Self::Shared(bytes) => bytes,
+            Self::Copied(bytes) => bytes,
         }
     }
 }

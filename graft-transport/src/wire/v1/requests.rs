@@ -61,8 +61,34 @@ pub fn encode_requests<'a>(
     limits: &Limits,
     out: &mut Outgoing,
 ) -> Vec<u64> {
+    let requests = requests.into_iter().map(|request| OutgoingRequest {
+        request_id: request.request_id,
+        deadline: request.deadline,
+        kind: request.kind,
+        payload: Payload::Shared(&request.payload),
+    });
+    encode_outgoing(requests, now, cluster, limits, out)
+}
+
+/// A request to be written, wherever its payload lies.
+#[derive(Clone, Copy)]
+pub(crate) struct OutgoingRequest<'a> {
+    pub(crate) request_id: u64,
+    pub(crate) deadline: Duration,
+    pub(crate) kind: EntryKind,
+    pub(crate) payload: Payload<'a>,
+}
+
+/// As [`encode_requests`].
+pub(crate) fn encode_outgoing<'a>(
+    requests: impl Iterator<Item = OutgoingRequest<'a>>,
+    now: Duration,
+    cluster: ClusterId,
+    limits: &Limits,
+    out: &mut Outgoing,
+) -> Vec<u64> {
     let mut refused = Vec::new();
-    let mut requests = requests.into_iter().peekable();
+    let mut requests = requests.peekable();
     let mut payloads = Vec::new();
     while requests.peek().is_some() {
         let room = room(requests.size_hint());
@@ -92,9 +118,9 @@ pub fn encode_requests<'a>(
             let remaining_ms = remaining_ms(request.deadline, now);
             let kind = request.kind as u8;
             let one = RequestRun { count: 1, remaining_ms, kind, reserved: [0; 3] };
-            let rest = chains.push(&mut body.runs, one, &request.payload);
+            let rest = chains.push(&mut body.runs, one, request.payload.bytes());
             if rest.len() == bytes {
-                payloads.push(Payload::Shared(&request.payload));
+                payloads.push(request.payload);
             } else if !rest.is_empty() {
                 payloads.push(Payload::Copied(rest));
             }
