@@ -1,6 +1,9 @@
 //! The handle of a client.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+};
 
 use graft_core::{Link, NodeId, Replies, Runtime};
 
@@ -51,6 +54,17 @@ impl Client {
         Request::new(Arc::clone(&self.handle), body, options)
     }
 
+    /// As [`request`](Self::request), where this clone of the client has nothing else to do: the request takes it over.
+    pub fn into_request<B: Body>(self, body: B, options: RequestOptions) -> Request<B> {
+        Request::new(self.handle, body, options)
+    }
+
+    /// A way to this client that does not keep it.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakClient {
+        WeakClient { handle: Arc::downgrade(&self.handle) }
+    }
+
     /// The server that is taken for the leader now.
     #[must_use]
     pub fn leader(&self) -> Option<NodeId> {
@@ -69,6 +83,26 @@ impl Client {
     /// as they can be reached, that the session is over.
     pub fn shutdown(&self) {
         self.handle.shut_down();
+    }
+}
+
+/// A way to a [`Client`] for as long as somebody else keeps it.
+#[derive(Clone)]
+pub struct WeakClient {
+    handle: Weak<Handle>,
+}
+
+impl WeakClient {
+    /// The client, unless it has ended with its last clone and its last open request.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Client> {
+        self.handle.upgrade().map(|handle| Client { handle })
+    }
+}
+
+impl fmt::Debug for WeakClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakClient").finish_non_exhaustive()
     }
 }
 

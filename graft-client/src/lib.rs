@@ -95,7 +95,7 @@ mod slots;
 mod state;
 mod upkeep;
 
-pub use client::{Client, Stats};
+pub use client::{Client, Stats, WeakClient};
 pub use config::{ClientConfig, ClientConfigError};
 pub use error::{Outcome, RequestError};
 pub use request::{Body, HEADER_BYTES, Request, RequestOptions};

@@ -182,6 +182,23 @@ fn an_open_request_keeps_the_client() {
 }
 
 #[test]
+fn a_weak_client_finds_the_client_as_long_as_others_keep_it_and_keeps_nothing() {
+    let Bench { runtime, link, client } = Bench::with_session(ClientConfig::default());
+    let weak = client.downgrade();
+    let options = graft_client::RequestOptions::new(0);
+    let found = weak.upgrade().expect("a handle keeps it");
+    let running = runtime.start(found.into_request(common::body("x"), options));
+    drop(client);
+    runtime.settle();
+    assert!(weak.upgrade().is_some(), "the open request keeps it");
+    link.apply(&link.take_one(), b"");
+    runtime.settle();
+    assert!(matches!(running.result(), Some(Ok(_))));
+    assert_eq!(runtime.tasks(), 0, "the client ended with the request");
+    assert!(weak.upgrade().is_none());
+}
+
+#[test]
 fn a_shutdown_ends_all_clones_and_tells_the_servers() {
     let bench = Bench::with_session(ClientConfig::default());
     let clone = bench.client.clone();

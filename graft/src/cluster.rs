@@ -23,7 +23,7 @@ use crate::{
     founding::{self, Founder},
     members::{Announcer, Members},
     panics,
-    registry::ClusterClaim,
+    registry::{ClusterClaim, Door, Owner},
     server::Server,
     supervision,
     transport::Port,
@@ -111,6 +111,14 @@ pub(crate) struct ClusterParts {
     pub(crate) embedding: Embedding,
 }
 
+impl Owner for Cluster {
+    type Door = Door;
+
+    fn door(&self) -> Door {
+        Door::new(&self.client, &self.entry, self.config.max_entry_bytes)
+    }
+}
+
 impl Cluster {
     pub(crate) fn new(parts: ClusterParts) -> Result<Self, StartError> {
         let ClusterParts {
@@ -182,17 +190,6 @@ impl Cluster {
 
     pub(crate) fn name_of(&self, node: NodeId) -> Option<ServerName> {
         self.members.name_of(node)
-    }
-
-    /// Refuses entries of another machine before they are archived.
-    pub(crate) fn check_entry<E: Entry>(&self) -> Result<(), RequestError> {
-        if TypeId::of::<E>() == self.entry.id {
-            return Ok(());
-        }
-        Err(RequestError::WrongEntry {
-            expected: self.entry.rust_name.to_owned(),
-            found: type_name::<E>().to_owned(),
-        })
     }
 
     // -- Start -------------------------------------------------------------------------------------

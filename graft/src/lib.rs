@@ -165,9 +165,8 @@ pub fn server(name: impl Into<ServerName>) -> ServerBuilder {
 /// [`outcome`](RequestError::outcome), what is known about the entry.
 #[expect(clippy::needless_pass_by_value, reason = "an entry is sent, and it is gone then")]
 pub fn request<E: Entry>(server: impl AsRef<str>, entry: E) -> Request<E> {
-    let cluster = registry::find(server.as_ref());
-    match cluster.and_then(|cluster| cluster.check_entry::<E>().map(|()| cluster)) {
-        Ok(cluster) => Request::new(&cluster, &entry),
+    match registry::find_client::<E>(server.as_ref()) {
+        Ok((client, limit)) => Request::of(client, limit, &entry),
         Err(error) => Request::refused(error),
     }
 }

@@ -5,6 +5,7 @@
 //! table holds no cluster alive.
 
 use std::{
+    any::{TypeId, type_name},
     cell::RefCell,
     collections::BTreeMap,
     sync::{
@@ -13,9 +14,13 @@ use std::{
     },
 };
 
+use graft_client::{Client, WeakClient};
 use tokio::runtime::{Handle, Id};
 
-use crate::{RequestError, ServerName, StartError, cluster::Cluster};
+use crate::{
+    Entry, RequestError, ServerName, StartError,
+    cluster::{Cluster, EntryType},
+};
 
 static CLUSTERS: Registry<Cluster> = Registry::new();
 
@@ -28,9 +33,22 @@ pub(crate) type ClusterClaim = Claim<Cluster>;
 
 /// The cluster that has a server called `name`, as the caller here sees it.
 pub(crate) fn find(name: &str) -> Result<Arc<Cluster>, RequestError> {
-    let found = SEEN.try_with(|seen| CLUSTERS.find(seen, name));
+    look(name, |home| home.owner.upgrade())
+}
+
+/// The client of that cluster, for entries of type `E`, and how large such an entry may be.
+pub(crate) fn find_client<E: Entry>(name: &str) -> Result<(Client, usize), RequestError> {
+    look(name, |home| {
+        // The cluster's end is that of its names, though a request that is open keeps the client.
+        let is_there = home.owner.strong_count() > 0;
+        is_there.then(|| home.door.enter::<E>()).flatten()
+    })?
+}
+
+fn look<R>(name: &str, take: impl Fn(&Home<Cluster>) -> Option<R>) -> Result<R, RequestError> {
+    let found = SEEN.try_with(|seen| CLUSTERS.look(seen, name, &take));
     // A thread that is ending has no snapshot any more.
-    let found = found.unwrap_or_else(|_| CLUSTERS.find(&Snapshot::default(), name));
+    let found = found.unwrap_or_else(|_| CLUSTERS.look(&Snapshot::default(), name, &take));
     found.map_err(|why| {
         let name = name.to_owned();
         match why {
@@ -40,6 +58,33 @@ pub(crate) fn find(name: &str) -> Result<Arc<Cluster>, RequestError> {
     })
 }
 
+/// What a request must know of a cluster. It is found beside the cluster: counting who uses the cluster, and then who
+/// uses its client, would cost a request twice as much.
+#[derive(Clone)]
+pub(crate) struct Door {
+    client: WeakClient,
+    entry: TypeId,
+    entry_name: &'static str,
+    limit: usize,
+}
+
+impl Door {
+    pub(crate) fn new(client: &Client, entry: &EntryType, limit: usize) -> Self {
+        let client = client.downgrade();
+        Self { client, entry: entry.id, entry_name: entry.rust_name, limit }
+    }
+
+    /// The client, and how large an entry may be. Entries of another machine are refused before they are archived;
+    /// `None`: the client is gone.
+    fn enter<E: Entry>(&self) -> Option<Result<(Client, usize), RequestError>> {
+        if TypeId::of::<E>() != self.entry {
+            let (expected, found) = (self.entry_name.to_owned(), type_name::<E>().to_owned());
+            return Some(Err(RequestError::WrongEntry { expected, found }));
+        }
+        self.client.upgrade().map(|client| Ok((client, self.limit)))
+    }
+}
+
 /// Gives `cluster` the names of its servers in the runtime `home`.
 pub(crate) fn claim(home: Id, cluster: &Arc<Cluster>) -> Result<ClusterClaim, StartError> {
     let names: Vec<ServerName> =
@@ -47,15 +92,36 @@ pub(crate) fn claim(home: Id, cluster: &Arc<Cluster>) -> Result<ClusterClaim, St
     CLUSTERS.claim(home, &names, cluster).map_err(|name| StartError::NameInUse { name })
 }
 
+/// Who has names.
+pub(crate) trait Owner: 'static {
+    /// What is found beside it.
+    type Door: Clone;
+
+    fn door(&self) -> Self::Door;
+}
+
 /// The names of the servers of `T`s. There is one in a process; tests have their own.
-pub(crate) struct Registry<T> {
+pub(crate) struct Registry<T: Owner> {
     /// Counts the changes of the table.
     generation: AtomicU64,
     table: Mutex<Option<Arc<Table<T>>>>,
 }
 
 /// Of each name, the runtimes that have it.
-pub(crate) type Table<T> = BTreeMap<ServerName, Vec<(Id, Weak<T>)>>;
+pub(crate) type Table<T> = BTreeMap<ServerName, Vec<Home<T>>>;
+
+/// A runtime that has a name.
+pub(crate) struct Home<T: Owner> {
+    runtime: Id,
+    owner: Weak<T>,
+    door: T::Door,
+}
+
+impl<T: Owner> Clone for Home<T> {
+    fn clone(&self) -> Self {
+        Self { runtime: self.runtime, owner: Weak::clone(&self.owner), door: self.door.clone() }
+    }
+}
 
 /// A thread's snapshot of the table.
 pub(crate) type Snapshot<T> = RefCell<(u64, Option<Arc<Table<T>>>)>;
@@ -69,14 +135,21 @@ pub(crate) enum NotFound {
     Ambiguous,
 }
 
-impl<T> Registry<T> {
+impl<T: Owner> Registry<T> {
     pub(crate) const fn new() -> Self {
         Self { generation: AtomicU64::new(0), table: Mutex::new(None) }
     }
 
     /// What `name` means to a caller here: the server of its own runtime, else that of the only
     /// runtime that has one. `snapshot` is the calling thread's, for this registry alone.
-    pub(crate) fn find(&self, snapshot: &Snapshot<T>, name: &str) -> Result<Arc<T>, NotFound> {
+    ///
+    /// Gives what `take` takes there; `None` is as good as nobody.
+    fn look<R>(
+        &self,
+        snapshot: &Snapshot<T>,
+        name: &str,
+        take: impl FnOnce(&Home<T>) -> Option<R>,
+    ) -> Result<R, NotFound> {
         let mut snapshot = snapshot.borrow_mut();
         let (seen, table) = &mut *snapshot;
         if *seen != self.generation.load(Ordering::Acquire) {
@@ -86,16 +159,16 @@ impl<T> Registry<T> {
         }
         let homes = table.as_ref().and_then(|table| table.get(name));
         let only = match homes.map_or(&[][..], Vec::as_slice) {
-            [] => None,
+            [] => return Err(NotFound::Unknown),
             // The usual case needs no look at the caller's runtime, which costs more than the rest.
-            [(_, only)] => only.upgrade(),
+            [only] => only,
             several => {
                 let here = Handle::try_current().ok().map(|runtime| runtime.id());
-                let own = several.iter().find(|(id, _)| Some(*id) == here);
-                own.ok_or(NotFound::Ambiguous)?.1.upgrade()
+                let own = several.iter().find(|home| Some(home.runtime) == here);
+                own.ok_or(NotFound::Ambiguous)?
             }
         };
-        only.ok_or(NotFound::Unknown)
+        take(only).ok_or(NotFound::Unknown)
     }
 
     /// Gives all of `names` in the runtime `home` to `owner`, or says which one is taken there.
@@ -109,10 +182,11 @@ impl<T> Registry<T> {
         let mut table = current.as_deref().cloned().unwrap_or_default();
         for name in names {
             let homes = table.entry(name.clone()).or_default();
-            if homes.iter().any(|(id, _)| *id == home) {
+            if homes.iter().any(|other| other.runtime == home) {
                 return Err(name.clone());
             }
-            homes.push((home, Arc::downgrade(owner)));
+            let door = owner.door();
+            homes.push(Home { runtime: home, owner: Arc::downgrade(owner), door });
         }
         self.publish(&mut current, table);
         Ok(Claim { registry: self, owner: Arc::downgrade(owner) })
@@ -122,7 +196,7 @@ impl<T> Registry<T> {
         let mut current = self.lock();
         let mut table = current.as_deref().cloned().unwrap_or_default();
         table.retain(|_, homes| {
-            homes.retain(|(_, other)| !Weak::ptr_eq(other, owner));
+            homes.retain(|home| !Weak::ptr_eq(&home.owner, owner));
             !homes.is_empty()
         });
         self.publish(&mut current, table);
@@ -140,12 +214,12 @@ impl<T> Registry<T> {
 }
 
 /// Names that were given to somebody. Dropping it frees them.
-pub(crate) struct Claim<T: 'static> {
+pub(crate) struct Claim<T: Owner> {
     registry: &'static Registry<T>,
     owner: Weak<T>,
 }
 
-impl<T> Drop for Claim<T> {
+impl<T: Owner> Drop for Claim<T> {
     fn drop(&mut self) {
         self.registry.release(&self.owner);
     }
@@ -165,9 +239,29 @@ mod tests {
         Builder::new_current_thread().build().unwrap()
     }
 
+    impl Owner for &'static str {
+        type Door = Self;
+
+        fn door(&self) -> Self {
+            self
+        }
+    }
+
     fn find(registry: &Registry<&'static str>, name: &str) -> Result<&'static str, NotFound> {
         // A new snapshot each time, as a new thread would have.
-        registry.find(&Snapshot::default(), name).map(|owner| *owner)
+        find_in(registry, &Snapshot::default(), name)
+    }
+
+    fn find_in(
+        registry: &Registry<&'static str>,
+        snapshot: &Snapshot<&'static str>,
+        name: &str,
+    ) -> Result<&'static str, NotFound> {
+        registry.look(snapshot, name, |home| {
+            let owner = home.owner.upgrade()?;
+            assert_eq!(*owner, home.door, "it stands beside its owner");
+            Some(*owner)
+        })
     }
 
     fn names(names: &[&str]) -> Vec<ServerName> {
@@ -220,9 +314,9 @@ mod tests {
         let owner = Arc::new("owner");
         let snapshot = Snapshot::default();
         let claim = registry.claim(runtime.handle().id(), &names(&["a"]), &owner).ok();
-        assert!(registry.find(&snapshot, "a").is_ok());
+        assert!(find_in(registry, &snapshot, "a").is_ok());
         drop(claim);
-        assert_eq!(registry.find(&snapshot, "a"), Err(NotFound::Unknown));
+        assert_eq!(find_in(registry, &snapshot, "a"), Err(NotFound::Unknown));
     }
 
     #[test]

@@ -46,10 +46,15 @@ impl<E: Entry> Request<E> {
     /// A request by way of a client that you made yourself, over a [`Link`](graft_core::Link) of your own; an
     /// entry whose archive has more than `limit` bytes is refused. Everywhere else there is a shorter way.
     pub fn by(client: &graft_client::Client, limit: usize, entry: &E) -> Self {
+        Self::of(client.clone(), limit, entry)
+    }
+
+    /// As [`by`](Self::by).
+    pub(crate) fn of(client: graft_client::Client, limit: usize, entry: &E) -> Self {
         match encode(entry, limit) {
             Ok(body) => {
                 let options = RequestOptions::new(E::VERSION);
-                let open = client.request(body, options);
+                let open = client.into_request(body, options);
                 Self { stage: Stage::Open(open), response: PhantomData }
             }
             Err(error) => Self::refused(error),
