@@ -253,7 +253,7 @@ impl LogStore for Broken {
             Bug::TakesUnreadableMemberships => {
                 self.taking(writes, |entry| {
                     entry.kind == EntryKind::Membership
-                        && Membership::decode(&entry.payload).is_err()
+                        && Membership::decode(entry.payload).is_err()
                 })
                 .await
             }

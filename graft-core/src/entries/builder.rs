@@ -189,7 +189,7 @@ impl EntriesBuilder {
         let length = payloads.len() - begin;
         let begin = if payloads.capacity() > 2 * (length + Entries::ALIGNMENT) {
             // Entries stay for long, and most of this buffer would never be used.
-            let whole = std::mem::replace(&mut payloads, Vec::new());
+            let whole = std::mem::take(&mut payloads);
             payloads = Vec::with_capacity(length + Entries::ALIGNMENT);
             let moved = align(&mut payloads);
             payloads.extend_from_slice(&whole[begin..]);

@@ -36,7 +36,7 @@ impl Memberships {
     pub(super) fn note(&mut self, entries: &Entries) -> Result<(), (LogId, MembershipError)> {
         for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Membership) {
             let membership =
-                Membership::decode(&entry.payload).map_err(|error| (entry.log_id, error))?;
+                Membership::decode(entry.payload).map_err(|error| (entry.log_id, error))?;
             self.in_log.push((entry.log_id, Arc::new(membership)));
         }
         Ok(())

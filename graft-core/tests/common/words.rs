@@ -12,7 +12,7 @@ pub(crate) fn entry_words(entry: EntryRef<'_>) -> String {
     let what = match entry.kind {
         EntryKind::Blank => "blank".into(),
         EntryKind::Membership => "membership".into(),
-        _ => String::from_utf8_lossy(&entry.payload).into_owned(),
+        _ => String::from_utf8_lossy(entry.payload).into_owned(),
     };
     // An entry that a script put on a disk is called by its identity alone.
     if what == entry.log_id.to_string() { what } else { format!("{} {what}", entry.log_id) }

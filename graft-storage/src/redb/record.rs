@@ -20,7 +20,7 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use graft_core::{
     Entries, Entry, EntryKind, EntryRef, GroupId, Index, LogId, LogTime, Term,
     session::{COMMAND_HEADER, following_header},
@@ -497,7 +497,7 @@ impl Records<'_> {
         };
         let left = self.chunk.end().0 - index.0;
         let mut links = (u64::from(chained) <= left)
-            .then(|| Links::of(term, time, chained, &self.chunk.bytes[record.payload]))
+            .then(|| Links::of(term, time, chained, self.chunk.bytes.slice(record.payload)))
             .flatten()
             .ok_or("its chain is none")?;
         let (_, _, payload) = links.next().ok_or("its chain is empty")?;
@@ -510,44 +510,46 @@ impl Records<'_> {
 struct Links {
     term: Term,
     time: LogTime,
+    /// How long their bodies are, a byte each.
+    lengths: Bytes,
     /// The payloads, whole again, each at a multiple of 16.
     whole: Bytes,
-    lengths: std::vec::IntoIter<u8>,
     at: usize,
 }
 
 impl Links {
     /// Those of a chain of `count` commands, by what its record has in place of a payload.
-    fn of(term: Term, time: LogTime, count: u32, stored: &[u8]) -> Option<Self> {
-        let (header, rest) = stored.split_first_chunk::<COMMAND_HEADER>()?;
-        let (lengths, mut bodies) = rest.split_at_checked(count as usize)?;
-        let padded =
-            |length: &u8| (COMMAND_HEADER + usize::from(*length)).next_multiple_of(ALIGNMENT);
-        let size = lengths.iter().map(padded).sum::<usize>();
-        let (mut whole, begin) = aligned(size);
-        for (by, length) in (0..).zip(lengths) {
+    fn of(term: Term, time: LogTime, count: u32, mut stored: Bytes) -> Option<Self> {
+        let header = *stored.first_chunk::<COMMAND_HEADER>()?;
+        stored.advance(COMMAND_HEADER);
+        let count = usize::try_from(count).ok().filter(|count| *count <= stored.len())?;
+        let lengths = stored.split_to(count);
+        let sizes = lengths.iter().map(|length| padded(COMMAND_HEADER + usize::from(*length)));
+        let (mut whole, begin) = aligned(sizes.sum());
+        let mut bodies = &stored[..];
+        for (by, length) in (0..).zip(&lengths) {
             let (body, behind) = bodies.split_at_checked(usize::from(*length))?;
             bodies = behind;
-            whole.extend_from_slice(&following_header(header, by));
+            whole.extend_from_slice(&following_header(&header, by));
             whole.extend_from_slice(body);
-            whole.resize(begin + (whole.len() - begin).next_multiple_of(ALIGNMENT), 0);
+            whole.resize(begin + padded(whole.len() - begin), 0);
         }
         let whole = Bytes::from(whole).slice(begin..);
-        bodies.is_empty().then(|| Self {
-            term,
-            time,
-            whole,
-            lengths: lengths.to_vec().into_iter(),
-            at: 0,
-        })
+        bodies.is_empty().then_some(Self { term, time, lengths, whole, at: 0 })
     }
 
     fn next(&mut self) -> Option<(Term, LogTime, Bytes)> {
-        let end = self.at + COMMAND_HEADER + usize::from(self.lengths.next()?);
+        let length = usize::from(*self.lengths.first()?);
+        self.lengths.advance(1);
+        let end = self.at + COMMAND_HEADER + length;
         let payload = self.whole.slice(self.at..end);
-        self.at = end.next_multiple_of(ALIGNMENT);
+        self.at = padded(end);
         Some((self.term, self.time, payload))
     }
+}
+
+const fn padded(length: usize) -> usize {
+    length.next_multiple_of(ALIGNMENT)
 }
 
 /// An empty buffer that `size` bytes fit into from an aligned place on, and that place.

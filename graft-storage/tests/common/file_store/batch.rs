@@ -113,7 +113,7 @@ impl Out {
                 for entry in entries.iter() {
                     self.log_id(entry.log_id);
                     self.numbers(&[entry.time.0, entry.kind as u64]);
-                    self.bytes(&entry.payload);
+                    self.bytes(entry.payload);
                 }
             }
             Write::InstallSnapshot(meta) => {

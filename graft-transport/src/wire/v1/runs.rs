@@ -108,8 +108,9 @@ impl<'a> Links<'a> {
 
     /// How much of a payload of `bytes` bytes is there.
     pub(super) fn rest(bytes: u32, frame: &Frame) -> Result<u32, WireError> {
-        let header = const { COMMAND_HEADER as u32 };
-        let rest = bytes.checked_sub(header).filter(|_| bytes as usize <= MAX_CHAINED);
+        const HEADER: u32 = 32;
+        const _: () = assert!(HEADER as usize == COMMAND_HEADER);
+        let rest = bytes.checked_sub(HEADER).filter(|_| bytes as usize <= MAX_CHAINED);
         rest.ok_or_else(|| frame.malformed("a chain holds what is no small command"))
     }
 
