@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use graft_core::{
-    Entry, EntryKind, HardState, Index, LogId, LogTime, NodeId, Recovered, SnapshotChunk,
-    SnapshotMeta, Term, Write,
+    Entry, EntryKind, HardState, Index, LogId, LogTime, NodeId, Recovered, SessionId,
+    SnapshotChunk, SnapshotMeta, Term, Write,
+    session::{CommandHeader, encode_command},
 };
 
 use super::{Batch, Workload, observe};
@@ -114,8 +115,13 @@ impl Writer {
         };
         let mut entries = Vec::new();
         let mut bytes = 0;
+        let burst = self.random.percent(30).then(|| self.random.next());
         for index in first..first + count {
-            let entry = self.entry(LogId::new(term, index));
+            let log_id = LogId::new(term, index);
+            let entry = match burst {
+                Some(session) => self.of_burst(log_id, session, first),
+                None => self.entry(log_id),
+            };
             bytes += entry.payload.len();
             entries.push(entry);
             if bytes > 200_000 {
@@ -144,6 +150,20 @@ impl Writer {
         let writes = vec![Write::Append(entries.into())];
         self.workload.batches.push(Batch { chunks: Vec::new(), writes });
         self.advance();
+    }
+
+    /// One of the commands that a client with much to ask sends at once, in an append that begins at `first`, or
+    /// what comes between them.
+    fn of_burst(&mut self, log_id: LogId, session: u64, first: u64) -> Entry {
+        let time = LogTime(first * 1000 + log_id.term.0);
+        if self.random.percent(5) {
+            return Entry { time, ..self.entry(log_id) };
+        }
+        let (session, floor) = (SessionId(session), 1);
+        let header = CommandHeader { session, sequence: log_id.index.0, floor, version: 1 };
+        let size = if self.random.percent(50) { 0 } else { self.random.below(110) };
+        let payload = encode_command(&header, &self.bytes(size));
+        Entry { log_id, time, kind: EntryKind::SessionCommand, payload }
     }
 
     fn entry(&mut self, log_id: LogId) -> Entry {
