@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use futures::{executor::block_on, future::join_all, poll};
 use graft_core::{LogStore as _, Write};
 use graft_storage::RedbStore;
@@ -77,7 +76,6 @@ impl Kind {
 #[derive(Debug)]
 pub struct Appender {
     batch: Batch,
-    payloads: Vec<Bytes>,
     log: Log,
     /// Goes last.
     _directory: TempDir,
@@ -110,11 +108,11 @@ impl Appender {
             }
             Kind::BareGrowing => Log::Bare(BareRedb::growing(&path)?),
         };
-        let payloads = payloads(batch.entries, batch.size);
-        Ok(Self { batch, payloads, log, _directory: directory })
+        Ok(Self { batch, log, _directory: directory })
     }
 
-    /// Appends a batch and waits until it is durable. Returns how long that took.
+    /// Appends a batch, which is made anew as one of clients would be, and waits until it is durable. Returns how
+    /// long the append took.
     ///
     /// # Errors
     ///
@@ -131,12 +129,13 @@ impl Appender {
                 Ok(begin.elapsed())
             }
             Log::Bare(bare) => {
+                let payloads = payloads(self.batch.entries, self.batch.size);
                 let begin = Instant::now();
-                bare.append(&self.payloads)?;
+                bare.append(&payloads)?;
                 Ok(begin.elapsed())
             }
             Log::BareThread(bare) => {
-                let payloads = self.payloads.clone();
+                let payloads = payloads(self.batch.entries, self.batch.size);
                 let begin = Instant::now();
                 bare.append(payloads)?;
                 Ok(begin.elapsed())
