@@ -49,8 +49,9 @@ impl Head {
         Self { time, end_low: end as u32, end_high: (end >> 32) as u16, kind }
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "it was the length of something in memory")]
     const fn end(&self) -> usize {
-        self.end_low as usize | (self.end_high as usize) << 32
+        (self.end_low as u64 | (self.end_high as u64) << 32) as usize
     }
 }
 

@@ -23,7 +23,7 @@ pub struct EntriesBuilder {
     /// Where the payloads begin, so that they are aligned.
     begin: usize,
     size: usize,
-    /// How much room the next buffer has.
+    /// How much room the next buffer has at least.
     room: usize,
     /// How many heads the next list has room for.
     count: usize,
@@ -167,11 +167,13 @@ impl EntriesBuilder {
     /// Begins a batch whose first payload has `length` bytes.
     #[cold]
     fn open(&mut self, first: Index, length: usize) {
+        // What fills its buffer is likely followed by as much again; of what a term or a large payload cut short
+        // nobody knows, and many may be cut short.
+        let is_full = !self.heads.is_empty();
         self.close();
         self.first = first;
         let room = self.room.max(length);
-        // Where the sizes were not said, what follows is likely as long as what came.
-        self.room = (2 * room).clamp(Self::FIRST_ROOM, Self::MOST_ROOM);
+        self.room = if is_full { 2 * room } else { 0 }.clamp(Self::FIRST_ROOM, Self::MOST_ROOM);
         if room > 0 {
             self.payloads = Vec::with_capacity(room + Entries::ALIGNMENT);
             self.begin = align(&mut self.payloads);
@@ -422,5 +424,22 @@ mod tests {
         let last = (Term(1), LogTime(0), EntryKind::Plain, 64);
         let beyond = Entries::over(&buffer, Index(u64::MAX), [last].into_iter());
         assert_eq!(beyond, Err(Misfit::IndexOverflow));
+    }
+
+    /// A frame of a million bytes must not make somebody take thirty thousand times that.
+    #[test]
+    fn terms_that_change_all_the_time_take_little_room() {
+        let mut builder = EntriesBuilder::for_payloads([32; 30_000].into_iter());
+        let mut taken = 0;
+        for index in 1..=30_000 {
+            builder.push(entry(index, index, 32)).unwrap();
+            taken += builder.payloads.capacity();
+        }
+        let first = 30_000 * 32 + 16;
+        assert!(
+            taken <= first + 30_000 * (EntriesBuilder::FIRST_ROOM + 16),
+            "{taken} bytes in all"
+        );
+        assert_eq!(builder.finish().len(), 30_000);
     }
 }

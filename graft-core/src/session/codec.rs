@@ -306,7 +306,6 @@ pub fn encode_blank(unix_millis: u64) -> Bytes {
     Bytes::copy_from_slice(&unix_millis.to_le_bytes())
 }
 
-/// Takes the payload of an [`EntryKind::Plain`] apart: its version and its body.
 /// The header of the command that comes `by` behind the one with the header `first`: its sequence is so much
 /// higher, and nothing else differs. What is stored or sent of many commands in a row can do without it.
 #[must_use]
@@ -319,6 +318,7 @@ pub fn following_header(first: &[u8; COMMAND_HEADER], by: u64) -> [u8; COMMAND_H
     header
 }
 
+/// Takes the payload of an [`EntryKind::Plain`] apart: its version and its body.
 #[inline]
 pub(super) fn parse_plain(payload: &[u8]) -> Result<(u16, &[u8]), PayloadError> {
     let (header, body) = split::<PLAIN_HEADER>(EntryKind::Plain, payload)?;

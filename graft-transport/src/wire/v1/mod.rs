@@ -18,8 +18,10 @@
 //! ```
 //!
 //! The body is an rkyv archive, padded to a multiple of 16; each payload is raw bytes, padded to a
-//! multiple of 16. Padding is written as zeros and not looked at when read. So a frame is a multiple of 16
-//! long, its body and payloads are aligned wherever the frame is, and payloads are shared, not copied.
+//! multiple of 16. Padding is written as zeros and not looked at when read; where a leader passes on what it has from
+//! another one, the padding goes with it. So a frame is a multiple of 16 long, its body and payloads are aligned wherever
+//! the frame is, and payloads can be shared. Commands that are a chain are not whole in the frame (`runs.rs`): they are
+//! put together when they are read.
 //!
 //! Reading goes in three steps, none of which can panic whatever the bytes are: [`FrameReader`] checks
 //! the header before it allocates, and never beyond the [`Limits`] of the kind; the body is accessed by

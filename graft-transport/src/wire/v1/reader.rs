@@ -65,12 +65,12 @@ impl Frame {
         }
     }
 
-    /// The payloads, to be taken one after the other.
     /// All that comes behind the body, sharing memory.
     pub(super) fn payload_area(&self) -> Bytes {
         self.bytes.slice(padded(self.header.body_bytes as usize)..)
     }
 
+    /// The payloads, to be taken one after the other.
     pub(super) fn payloads(&self) -> Payloads<'_> {
         Payloads { frame: self, at: padded(self.header.body_bytes as usize) }
     }
