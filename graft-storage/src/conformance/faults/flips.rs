@@ -204,7 +204,7 @@ impl Store {
         // Nothing but the last write itself may tell of it once the power went, and damaged it looks as
         // if it had never been finished. Every write before it is known by the next.
         let image = replay.crash(seed).image();
-        let allowed = first.saturating_sub(1)..=last;
+        let allowed = life.marks.before_commit(first)..=last;
         Ok(Self::new("after a power cut", workload.clone(), image, allowed))
     }
 

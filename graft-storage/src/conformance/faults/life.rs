@@ -19,6 +19,8 @@ pub(super) struct Marks {
     /// Possible at the beginning.
     start: RangeInclusive<usize>,
     marks: Vec<(u64, Mark)>,
+    /// The states from which two batches were given at once, so that one commit may hold both.
+    pairs: Vec<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +35,13 @@ enum Mark {
 
 impl Marks {
     fn new(start: RangeInclusive<usize>) -> Self {
-        Self { start, marks: Vec::new() }
+        Self { start, marks: Vec::new(), pairs: Vec::new() }
+    }
+
+    /// The earliest state in which a store may be that lost the commit which led to `state`.
+    pub(super) fn before_commit(&self, state: usize) -> usize {
+        let two = state.checked_sub(2).filter(|before| self.pairs.contains(before));
+        two.unwrap_or_else(|| state.saturating_sub(1))
     }
 
     /// The states in which the store may be after an end at `boundary`.
@@ -155,6 +163,7 @@ impl<'a> Life<'a> {
     fn work_on_two(&mut self) -> Result<(), End> {
         let number = self.state;
         let Some(store) = self.store.clone() else { return Ok(()) };
+        self.marks.pairs.push(number);
         self.mark(Mark::Submitted(number + 1));
         self.mark(Mark::Submitted(number + 2));
         let (workload, medium) = (self.workload, &self.medium);
