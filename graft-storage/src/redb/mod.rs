@@ -95,6 +95,10 @@
 //! between a small one and the head a page of twice its size, together with the small one. So 1,024
 //! entries of 32 bytes are a page of 64 KiB and a few small ones, not one of 128 KiB.
 //!
+//! Commands of one session that count up are one record, a *chain* (`record.rs`): a short one takes a byte or two beside
+//! its body, where its header and that of a record take 64. With thousands of clients that halves what a request costs on
+//! a disk (4,096 of them: 0.69 to 0.52 microseconds of processor time for three servers and the clients).
+//!
 //! Measured on a virtual machine with two processors and ext4 on a virtio disk, entries of 128
 //! bytes, commits a second, the better of two interleaved rounds on a new file of 16 MiB:
 //!
@@ -125,7 +129,7 @@
 //! comes (17 MiB for a segment of 16), and the file does not follow when redb sets a length: it
 //! grows when it is written.
 //!
-//! A caller who waits for each write before it makes the next gets 81 to 92 of 100 commits of a bare
+//! A caller who waits for each write before it makes the next gets 83 to 92 of 100 commits of a bare
 //! loop around redb with values of the same sizes on a file filled ahead, for 1 to 1000 entries of
 //! 128 bytes or 1 KiB; most of the rest is the two changes of thread, which the bare loop loses as
 //! well once it is asked from another thread, and what is left are checksums, the head and the
