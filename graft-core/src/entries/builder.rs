@@ -14,8 +14,9 @@ use crate::{Entry, EntryKind, Index, LogId, LogTime, Term};
 /// is one piece of memory. A payload of [`SHARED_BYTES`](Self::SHARED_BYTES) or more is taken over.
 #[derive(Default)]
 pub struct EntriesBuilder {
+    /// The batches that are complete. What follows is the one that is open.
     entries: Entries,
-    /// Where what is open goes on; `None`: nothing is open.
+    /// The entry that was added last.
     last: Option<LogId>,
     first: Index,
     heads: SmallVec<[Head; 1]>,
