@@ -96,8 +96,8 @@
 //! entries of 32 bytes are a page of 64 KiB and a few small ones, not one of 128 KiB.
 //!
 //! Commands of one session that count up are one record, a *chain* (`record.rs`): a short one takes a byte or two beside
-//! its body, where its header and that of a record take 64. With thousands of clients that halves what a request costs on
-//! a disk (4,096 of them: 0.69 to 0.52 microseconds of processor time for three servers and the clients).
+//! its body, where its header and that of a record take 64. With thousands of clients a request costs a
+//! quarter less on a disk (4,096 of them: 0.69 to 0.52 microseconds of processor time for three servers and the clients).
 //!
 //! Measured on a virtual machine with two processors and ext4 on a virtio disk, entries of 128
 //! bytes, commits a second, the better of two interleaved rounds on a new file of 16 MiB:

@@ -260,7 +260,7 @@ impl Records<'_> {
         let mut links = (u64::from(chained) <= left)
             .then(|| Links::of(term, time, chained, self.chunk.bytes.slice(record.payload)))
             .flatten()
-            .ok_or("its chain is none")?;
+            .ok_or("its chain does not hold what its header says")?;
         let (_, _, payload) = links.next().ok_or("its chain is empty")?;
         self.links = Some(links);
         Ok(Entry { log_id, time, kind: EntryKind::SessionCommand, payload })

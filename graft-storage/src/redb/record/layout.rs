@@ -126,10 +126,8 @@ impl Layout {
         last.bytes = bytes;
         last.entries += 1;
         match piece {
-            Piece::Single(2..) => {
-                if let Piece::Single(singles) = piece {
-                    *singles -= 1;
-                }
+            Piece::Single(singles) if *singles > 1 => {
+                *singles -= 1;
                 last.pieces.push(Piece::Chain(count, bodies));
             }
             piece => *piece = Piece::Chain(count, bodies),
