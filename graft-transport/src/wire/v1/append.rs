@@ -6,7 +6,7 @@ use graft_core::{
     AppendEntries, Entries, EntriesBuilder, Entry, EntryKind, EntryRef, Index, LogId, LogTime,
     Message, Misfit, PeerEnvelope, Term,
 };
-use rkyv::{Archive, Serialize, util::AlignedVec};
+use rkyv::{Archive, Serialize};
 
 use super::{
     Frame, Kind, Limits, Outgoing, WireError,
@@ -130,10 +130,9 @@ fn length(entry: EntryRef<'_>) -> Result<u32, WireError> {
     })
 }
 
-/// The payloads of the entries stay where they are in the frame's memory, unless it has chains, which are put together
-/// in memory of their own. They live and die together, since
-/// a log lets go of a run of entries as one; and what is neither payload nor counted for an entry by
-/// [`Entry::size`](graft_core::Entry::size) is a few words a frame.
+/// The payloads of the entries stay where they are in the frame's memory, unless it has chains: then they are put
+/// together in memory of their own. In either they live and die together, since a log lets go of a run of entries
+/// as one; and what is neither payload nor counted for an entry by [`Entry::size`] is a few words a frame.
 pub(super) fn decode(frame: &Frame) -> Result<PeerEnvelope, WireError> {
     let body = frame.access::<ArchivedAppendBody>(Kind::Append)?;
     let count = body.payload_bytes.len();
@@ -223,15 +222,7 @@ fn linked(
                     entries.push_copied(log_id, time, kind, [payloads.borrowed(length)?, &[]])
                 }
                 None => {
-                    let is_most = length as usize * 2 >= frame.size();
-                    let payload = if is_most {
-                        payloads.shared(length)?
-                    } else {
-                        // The frame is not to stay for what is a part of it.
-                        let mut copy = AlignedVec::<16>::with_capacity(length as usize);
-                        copy.extend_from_slice(payloads.borrowed(length)?);
-                        Bytes::from_owner(copy)
-                    };
+                    let payload = payloads.kept(length)?;
                     entries.push(Entry { log_id, time, kind, payload })
                 }
                 Some(links) => {

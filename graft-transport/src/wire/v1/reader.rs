@@ -94,6 +94,18 @@ impl<'a> Payloads<'a> {
         Ok(self.frame.bytes.slice(from..from + bytes as usize))
     }
 
+    /// The next payload, `bytes` long, of a value that may stay for long: as part of the frame where it is most of
+    /// that, else as a copy, so that a part does not keep the whole.
+    pub(super) fn kept(&mut self, bytes: u32) -> Result<Bytes, WireError> {
+        let length = bytes as usize;
+        if length * 2 >= self.frame.size() {
+            return self.shared(bytes);
+        }
+        let mut copy = AlignedVec::<16>::with_capacity(length);
+        copy.extend_from_slice(self.borrowed(bytes)?);
+        Ok(Bytes::from_owner(copy))
+    }
+
     /// The next payload, `bytes` long.
     pub(super) fn borrowed(&mut self, bytes: u32) -> Result<&'a [u8], WireError> {
         let from = self.at;

@@ -186,12 +186,10 @@ pub fn decode_requests(
             let payload = if is_chain {
                 let end = begin + length;
                 whole.slice(std::mem::replace(&mut begin, padded(end))..end)
-            } else if is_small || length * 2 >= frame.size() {
+            } else if is_small {
                 payloads.shared(bytes)?
             } else {
-                let mut copy = AlignedVec::<16>::with_capacity(length);
-                copy.extend_from_slice(payloads.borrowed(bytes)?);
-                Bytes::from_owner(copy)
+                payloads.kept(bytes)?
             };
             let request_id = request_id.to_native();
             requests.push(Request { link, request_id, deadline, kind, payload });
