@@ -9,6 +9,7 @@ use std::{
 };
 
 use graft_core::{NodeId, raft::PeerStatus};
+use tokio::sync::MutexGuard;
 
 use crate::{Overview, Role, ServerName, SupervisorError, cluster::Cluster, server::Server};
 
@@ -35,8 +36,21 @@ impl Cluster {
     /// Stops a server and waits for it. One that has stopped stays as it is.
     pub(crate) async fn stop_server(&self, name: &str) -> Result<(), SupervisorError> {
         let server = self.named(name)?;
-        let _order = server.admin.lock().await;
+        let _turn = self.turn(server).await?;
         self.stop_and_wait(server).await
+    }
+
+    /// Waits until nobody else stops or starts the server.
+    async fn turn<'a>(&self, server: &'a Server) -> Result<MutexGuard<'a, ()>, SupervisorError> {
+        let turn = self.within(STOP_PATIENCE, server.admin.lock()).await;
+        turn.ok_or_else(|| self.not_stopped(server))
+    }
+
+    fn not_stopped(&self, server: &Server) -> SupervisorError {
+        if self.is_closed() {
+            return SupervisorError::Shutdown;
+        }
+        SupervisorError::NotStopped { name: server.name().clone(), waited: STOP_PATIENCE }
     }
 
     async fn stop_and_wait(&self, server: &Server) -> Result<(), SupervisorError> {
@@ -46,14 +60,8 @@ impl Cluster {
         }
         let mut overview = server.watch();
         let down = overview.wait_for(|overview| !overview.status.is_up());
-        match self.within(STOP_PATIENCE, down).await {
-            Some(_) => Ok(()),
-            None if self.is_closed() => Err(SupervisorError::Shutdown),
-            None => Err(SupervisorError::NotStopped {
-                name: server.name().clone(),
-                waited: STOP_PATIENCE,
-            }),
-        }
+        let down = self.within(STOP_PATIENCE, down).await;
+        down.map(|_| ()).ok_or_else(|| self.not_stopped(server))
     }
 
     /// Starts a server from its store, after stopping it where it runs.
@@ -63,18 +71,21 @@ impl Cluster {
     ) -> Result<(), SupervisorError> {
         let at = self.find_server(name)?;
         let server = self.server(at);
-        let _order = server.admin.lock().await;
+        // Who starts a server waits for its disk, whoever's turn it is.
+        let _turn = server.admin.lock().await;
         self.stop_and_wait(server).await?;
         // A node waits for its machine only so long, and the next one makes a machine of its own.
         if let Some(latest) = server.latest()
             && latest.machine_rests(STOP_PATIENCE).await.is_err()
         {
-            let name = server.name().clone();
-            return Err(SupervisorError::NotStopped { name, waited: STOP_PATIENCE });
+            return Err(self.not_stopped(server));
         }
-        let opened = self
-            .open(at)
-            .await
+        server.allow_start();
+        // Who else wants it to stop waits for this turn, unless all of them are to stop.
+        let Some(opened) = server.unless_stopped(self.open(at)).await else {
+            return Err(SupervisorError::Shutdown);
+        };
+        let opened = opened
             .map_err(|source| SupervisorError::Restart { name: server.name().clone(), source })?;
         if self.is_closed() {
             return Err(SupervisorError::Shutdown);
@@ -95,8 +106,11 @@ impl Cluster {
             server.stop();
         }
         for server in self.servers() {
-            let _order = server.admin.lock().await;
-            if let Err(error) = self.stop_and_wait(server).await {
+            let stopped = async {
+                let _turn = self.turn(server).await?;
+                self.stop_and_wait(server).await
+            };
+            if let Err(error) = stopped.await {
                 tracing::warn!(%error, "left a server behind");
             }
             server.release_store();

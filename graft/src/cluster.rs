@@ -292,7 +292,6 @@ impl Cluster {
 
     /// Gives server `at` a task of its own.
     pub(crate) fn launch(self: &Arc<Self>, at: usize, opened: Opened) {
-        self.servers[at].allow_start();
         let (node, transport) = self.enter(at, opened);
         let task = supervision::supervise(Arc::clone(self), at, node, transport);
         self.runtime.spawn(Box::pin(task));

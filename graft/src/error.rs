@@ -290,9 +290,9 @@ pub enum SupervisorError {
         /// Its name.
         name: ServerName,
     },
-    /// The server did not stop in time.
+    /// The server did not stop in time, or another call stops or starts it and takes longer than that.
     #[error(
-        "server `{name}` did not stop within {waited:?}: its runtime is busy or its machine blocks; a machine that blocks should run with `Apply::Thread`"
+        "server `{name}` did not stop within {waited:?}: its runtime is busy, its machine blocks, or it is being started and its disk does not answer; a machine that blocks should run with `Apply::Thread`"
     )]
     NotStopped {
         /// Its name.

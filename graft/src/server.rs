@@ -1,8 +1,10 @@
 //! One server of a cluster as its supervisor sees it.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
 };
 
 use graft_core::{LogStore, NodeId, node::Handle};
@@ -18,7 +20,7 @@ pub(crate) struct Server {
     overview: watch::Sender<Overview>,
     run: Mutex<Run>,
     /// Set while the server is to stop, so that a panic on the way does not start it again.
-    stop_wanted: AtomicBool,
+    stop_wanted: watch::Sender<bool>,
     /// Held by whoever stops or starts it, so that these never mix.
     pub(crate) admin: tokio::sync::Mutex<()>,
 }
@@ -45,7 +47,7 @@ impl Server {
                 leader: None,
             }),
             run: Mutex::default(),
-            stop_wanted: AtomicBool::new(false),
+            stop_wanted: watch::Sender::new(false),
             admin: tokio::sync::Mutex::new(()),
         }
     }
@@ -95,12 +97,12 @@ impl Server {
 
     /// From now on the server may run again.
     pub(crate) fn allow_start(&self) {
-        self.stop_wanted.store(false, Ordering::SeqCst);
+        self.stop_wanted.send_replace(false);
     }
 
     /// Asks the server to stop, and its supervisor not to start it again on the way.
     pub(crate) fn stop(&self) {
-        self.stop_wanted.store(true, Ordering::SeqCst);
+        self.stop_wanted.send_replace(true);
         if let Some(handle) = self.handle() {
             handle.stop();
         }
@@ -112,7 +114,22 @@ impl Server {
     }
 
     pub(crate) fn is_stop_wanted(&self) -> bool {
-        self.stop_wanted.load(Ordering::SeqCst)
+        *self.stop_wanted.borrow()
+    }
+
+    /// What `future` gives, or `None` where the server is to stop first: a disk that does not answer holds up
+    /// its start and nothing else.
+    pub(crate) async fn unless_stopped<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let mut wanted = self.stop_wanted.subscribe();
+        let mut stopped = pin!(wanted.wait_for(|wanted| *wanted));
+        let mut future = pin!(future);
+        poll_fn(|context| {
+            if stopped.as_mut().poll(context).is_ready() {
+                return Poll::Ready(None);
+            }
+            future.as_mut().poll(context).map(Some)
+        })
+        .await
     }
 
     /// A node begins to run. Gives the number of the run.

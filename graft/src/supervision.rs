@@ -82,9 +82,10 @@ async fn run(
         let restarts = recent.count();
         tracing::error!(node = %server.name(), %reason, restarts, "starts again");
         server.set_status(Status::Restarting { reason, restarts });
-        match cluster.open(at).await {
-            Ok(opened) => (node, transport) = cluster.enter(at, opened),
-            Err(error) => {
+        match server.unless_stopped(cluster.open(at)).await {
+            None => return Status::Stopped,
+            Some(Ok(opened)) => (node, transport) = cluster.enter(at, opened),
+            Some(Err(error)) => {
                 let reason = StopReason::NotRestarted { reason: with_causes(&error) };
                 return Status::Failed { reason, restarts };
             }

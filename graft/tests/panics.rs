@@ -13,6 +13,7 @@ use std::sync::{
 use common::{Note, Notes, SERVERS, Trap, add, soon, until, until_failed};
 use graft::{LogStore, Outcome, RequestError, Status, StopReason, StoreError};
 use graft_storage::MemoryStore;
+use tokio::sync::watch;
 
 /// The story: in the library this one follows, an entry over which the machine panicked killed the
 /// leader, was replayed by the next one, and killed that too, until nobody was left.
@@ -49,15 +50,19 @@ struct Trapped {
     panics: Arc<AtomicUsize>,
     /// How many machines were made.
     made: Arc<AtomicUsize>,
+    /// Whether the store keeps whoever opens it waiting.
+    silent: watch::Sender<bool>,
 }
 
 async fn trapped() -> Trapped {
     let (panics, made) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
     let set = Arc::clone(&panics);
+    let (silent, silence) = watch::channel(false);
     let open = move |name: &graft::ServerName| -> Result<Box<dyn LogStore>, StoreError> {
         let store = MemoryStore::new();
         if *name == "server3" {
-            return Ok(Box::new(Trap::new(store, Arc::clone(&set))));
+            let trap = Trap::new(store, Arc::clone(&set));
+            return Ok(Box::new(trap.silent_while(silence.clone())));
         }
         Ok(Box::new(store))
     };
@@ -68,12 +73,12 @@ async fn trapped() -> Trapped {
     };
     let notes = graft::cluster(SERVERS).stores(open).start(init).await.unwrap();
     soon(notes.request("server1", add("a"))).await.unwrap();
-    Trapped { notes, panics, made }
+    Trapped { notes, panics, made, silent }
 }
 
 #[tokio::test]
 async fn a_server_is_started_again_after_a_panic_of_its_driver() {
-    let Trapped { notes, panics, made } = trapped().await;
+    let Trapped { notes, panics, made, .. } = trapped().await;
     let mut watch = notes.watch("server3").unwrap();
     panics.store(1, Ordering::Relaxed);
     soon(notes.request("server1", add("b"))).await.unwrap();
@@ -90,7 +95,7 @@ async fn a_server_is_started_again_after_a_panic_of_its_driver() {
 
 #[tokio::test]
 async fn a_driver_that_panics_again_and_again_is_left_alone_after_three_restarts() {
-    let Trapped { notes, panics, made } = trapped().await;
+    let Trapped { notes, panics, made, .. } = trapped().await;
     panics.store(usize::MAX, Ordering::Relaxed);
     soon(notes.request("server1", add("b"))).await.unwrap();
     let status = until_failed(&notes, "server3").await;
@@ -107,6 +112,46 @@ async fn a_driver_that_panics_again_and_again_is_left_alone_after_three_restarts
     until(&notes, "server3", |overview| overview.leader.is_some()).await;
     notes.stop_server("server1").await.unwrap();
     assert_eq!(soon(notes.request("server2", Note::Read)).await.unwrap(), ["a", "b", "c"]);
+}
+
+/// Panics the driver of `server3` while its disk does not answer, so that its start waits for that.
+async fn starting_on_a_silent_disk() -> Trapped {
+    let trapped = trapped().await;
+    trapped.silent.send_replace(true);
+    trapped.panics.store(1, Ordering::Relaxed);
+    soon(trapped.notes.request("server1", add("b"))).await.unwrap();
+    until(&trapped.notes, "server3", |seen| matches!(seen.status, Status::Restarting { .. })).await;
+    trapped
+}
+
+/// The story: a server that was told to stop while it was being opened again after a panic was not heard until its disk
+/// had answered, and whoever had told it was told after fifteen seconds that its machine blocks.
+#[tokio::test]
+async fn a_server_stops_although_its_start_waits_for_a_disk_that_does_not_answer() {
+    let Trapped { notes, silent, .. } = starting_on_a_silent_disk().await;
+    soon(notes.stop_server("server3")).await.unwrap();
+    assert_eq!(notes.servers()[2].1, Status::Stopped);
+    // So does one that is started by hand: whoever gives up leaves it stopped.
+    {
+        let mut restart = std::pin::pin!(notes.restart_server("server3"));
+        let limit = std::time::Duration::from_millis(50);
+        assert!(tokio::time::timeout(limit, &mut restart).await.is_err(), "its disk is silent");
+    }
+    soon(notes.stop_server("server3")).await.unwrap();
+    assert_eq!(notes.servers()[2].1, Status::Stopped);
+
+    silent.send_replace(false);
+    soon(notes.restart_server("server3")).await.unwrap();
+    soon(notes.stop_server("server2")).await.unwrap();
+    assert_eq!(soon(notes.request("server3", add("c"))).await.unwrap(), ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn a_shutdown_lets_go_of_a_store_that_does_not_answer() {
+    let Trapped { notes, silent, .. } = starting_on_a_silent_disk().await;
+    soon(notes.shutdown()).await;
+    // Its start has let go of it too.
+    assert_eq!(silent.receiver_count(), 0);
 }
 
 /// A machine on a thread of its own that stays at work until it is let go, and counts how many of its

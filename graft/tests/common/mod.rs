@@ -22,6 +22,7 @@ use bytes::Bytes;
 use graft::{LogStore, Machine, Overview, ServerName, Status, StoreError, Supervisor};
 use graft_core::{Identity, Index, Loaded, Recovered, SnapshotChunk, Write};
 use graft_storage::MemoryStore;
+use tokio::sync::watch;
 
 pub const SERVERS: [&str; 3] = ["server1", "server2", "server3"];
 
@@ -109,12 +110,18 @@ impl Disks {
 pub struct Trap {
     store: MemoryStore,
     panics: Arc<AtomicUsize>,
+    silent: Option<watch::Receiver<bool>>,
 }
 
 impl Trap {
     /// It goes off as often as `panics` says.
     pub fn new(store: MemoryStore, panics: Arc<AtomicUsize>) -> Self {
-        Self { store, panics }
+        Self { store, panics, silent: None }
+    }
+
+    /// And does not open while `silent` is true.
+    pub fn silent_while(self, silent: watch::Receiver<bool>) -> Self {
+        Self { silent: Some(silent), ..self }
     }
 }
 
@@ -124,6 +131,9 @@ impl LogStore for Trap {
         self.store.create(identity).await
     }
     async fn recover(&self) -> Result<Option<Recovered>, StoreError> {
+        if let Some(mut silent) = self.silent.clone() {
+            silent.wait_for(|silent| !silent).await.unwrap();
+        }
         self.store.recover().await
     }
     async fn write(&self, writes: Vec<Write>) -> Result<Vec<Write>, StoreError> {
