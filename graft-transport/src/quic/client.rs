@@ -278,8 +278,9 @@ async fn read(
             }
         }
         while !requests.is_empty() {
-            let rest = requests.split_off(line.share.part(&requests));
+            let rest = requests.split_off(shared.clients.intake.part(&line.share, &requests));
             let mut part = std::mem::replace(&mut requests, rest);
+            line.share.rest(&counters.rests_of_clients).await;
             offer(&shared, &line, &mut part).await;
             if requests.is_empty() {
                 // Its memory is used again.
@@ -290,7 +291,9 @@ async fn read(
         if is_whole {
             begun.end();
         }
-        begun.may_read(&incoming).await;
+        // Before anything is held of what it sends next.
+        line.share.rest(&counters.rests_of_clients).await;
+        begun.may_read(&incoming, shared.clients.intake.has_several()).await;
         if !begun.fill(&mut incoming, &counters.bytes_received).await? {
             return Ok(Done::Reading);
         }
@@ -309,7 +312,7 @@ async fn offer(shared: &Shared, line: &ClientLine, requests: &mut Vec<Request>) 
     if taken == count {
         return;
     }
-    intake.answered(&line.share, count - taken);
+    intake.answered(&line.share, count - taken, count - taken);
     let mut refusals = overloaded
         .into_iter()
         .map(|request_id| ToClient::Reply(request_id, Reply::Rejected(RejectReason::Overloaded)));
