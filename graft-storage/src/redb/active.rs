@@ -3,7 +3,7 @@
 
 use std::{fmt, io, ops::ControlFlow};
 
-use graft_core::StoreError;
+use graft_core::{Index, StoreError};
 
 use super::{
     reader::SEALED_CACHE_BYTES,
@@ -17,19 +17,25 @@ use crate::medium::{MediumFile, Open};
 /// whoever comes by next reads it like any other.
 const MAX_FILES: usize = 3;
 
+/// What was read of the file that is written.
+pub(super) struct Checked {
+    /// How many bytes it had: zero where the log goes on in new files faster than one is read.
+    pub(super) bytes: u64,
+    /// With which entry it begins. Those before are in files that are sealed.
+    pub(super) begin: Index,
+}
+
 /// Reads the file that is written, all of it, and the witness of `shared`, and checks what was read as it is
-/// when a store is opened. Returns how many bytes that file had: zero where the log goes on in new files faster
-/// than one is read, and `None` where `step`, which is told how many bytes were read, says that it is enough.
+/// when a store is opened. `None` where `step`, which is told how many bytes were read, says that it is enough.
 ///
 /// Writers wait only while the blocks are read that they wrote in the meantime.
 pub(super) fn check(
     shared: &Shared,
     mut step: impl FnMut(usize) -> bool,
-) -> Result<Option<u64>, StoreError> {
+) -> Result<Option<Checked>, StoreError> {
+    let published = || shared.published().ok_or(StoreError::NotBorn);
     for _ in 0..MAX_FILES {
-        let Some(published) = shared.published() else {
-            return Err(StoreError::NotBorn);
-        };
+        let published = published()?;
         let checked = check_published(shared, &published, &mut step);
         let has_moved = || {
             let now = shared.published();
@@ -38,10 +44,13 @@ pub(super) fn check(
         match checked {
             // A file that was left may have been purged and be in use again.
             Err(_) if has_moved() => {}
-            checked => return checked,
+            Err(error) => return Err(error),
+            Ok(bytes) => {
+                return Ok(bytes.map(|bytes| Checked { bytes, begin: published.begin }));
+            }
         }
     }
-    Ok(Some(0))
+    Ok(Some(Checked { bytes: 0, begin: published()?.begin }))
 }
 
 fn check_published(

@@ -136,6 +136,26 @@ impl Check {
         Ok(true)
     }
 
+    /// Reads about `max_bytes` of the entries `range` once more: they were counted. Returns what is left of it, and how
+    /// many bytes were read.
+    fn step_again(
+        &mut self,
+        range: Range<Index>,
+        max_bytes: usize,
+    ) -> Result<(Range<Index>, usize), StoreError> {
+        let (next, bytes) = match self.reader.read(&range, max_bytes.min(MAX_STEP)) {
+            Ok(Loaded::Compacted(upto)) => (upto.index.next(), 0),
+            Ok(Loaded::Entries(entries)) => {
+                let next = entries.last().map_or(range.end, |last| last.log_id.index.next());
+                (next, entries.size())
+            }
+            // They were truncated meanwhile.
+            Err(StoreError::OutOfRange { .. }) => (range.end, 0),
+            Err(error) => return Err(error),
+        };
+        Ok((next..range.end, bytes))
+    }
+
     fn step_of_snapshot(&mut self, max_bytes: usize) -> Result<bool, StoreError> {
         let Some((snapshot, blocks)) = &mut self.blocks else {
             return Ok(false);
@@ -225,20 +245,32 @@ fn scrub_once(
         pacer.rest_after(bytes, || shared.is_closing());
         is_wanted() && !shared.is_closing()
     };
-    let read = loop {
-        let before = check.report;
-        match check.step(pace.bytes_per_step) {
-            Ok(true) => {}
-            Ok(false) => break active::check(shared, &mut rest_after),
-            Err(error) => break Err(error),
+    // redb may have answered from its memory what it was asked of the file that is written.
+    let begin = check.reader.published().map(|published| published.begin);
+    let outcome = begin.and_then(|begin| {
+        let mut before = 0;
+        while check.step(pace.bytes_per_step)? {
+            let read = check.report.bytes();
+            if !rest_after(usize::try_from(read - before).unwrap_or(usize::MAX)) {
+                return Ok(None);
+            }
+            before = read;
         }
-        let read = check.report.bytes() - before.bytes();
-        if !rest_after(usize::try_from(read).unwrap_or(usize::MAX)) {
-            return None;
+        let Some(active) = active::check(shared, &mut rest_after)? else {
+            return Ok(None);
+        };
+        // Where the log went on in another file meanwhile, that one is sealed now.
+        let mut left = begin..active.begin;
+        while !left.is_empty() {
+            let (rest, read) = check.step_again(left, pace.bytes_per_step)?;
+            if !rest_after(read) {
+                return Ok(None);
+            }
+            left = rest;
         }
-    };
-    let active_bytes = read.transpose()?;
-    let outcome = active_bytes.map(|active_bytes| Report { active_bytes, ..check.report });
+        Ok(Some(Report { active_bytes: active.bytes, ..check.report }))
+    });
+    let outcome = outcome.transpose()?;
     let store = shared.medium.describe();
     match &outcome {
         Ok(report) => tracing::debug!(store, ?report, "scrubbed"),

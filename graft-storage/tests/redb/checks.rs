@@ -186,6 +186,47 @@ fn a_scrub_in_the_midst_of_a_commit_finds_the_store_sound_and_waits_for_nobody()
     assert_eq!(wait(store.scrub(FAST)).unwrap().entries, 150);
 }
 
+/// The story: the log went on in another file while a scrub read. The file that it had left was neither the one that is
+/// written, which is read from the disk, nor had it been sealed when its turn came: redb had answered from memory.
+#[test]
+fn a_scrub_finds_what_has_rotted_in_a_file_that_is_sealed_meanwhile() {
+    let options = Options::default().segment_bytes(256 << 10).preallocated_bytes(0);
+    let begin =
+        |directory: &Directory| born(Arc::new(Disk::create(directory.path()).unwrap()), &options);
+    let add = |store: &RedbStore, batch: u64| {
+        write(store, vec![append(1, batch * 50 + 1..batch * 50 + 51, 200)]);
+    };
+    // How many of these fill the first file.
+    let other = Directory::new("redb");
+    let store = begin(&other);
+    let is_first = || other.content().keys().filter(|name| name.starts_with("log-")).count() == 1;
+    let full = (0..)
+        .take_while(|batch| {
+            is_first() && {
+                add(&store, *batch);
+                true
+            }
+        })
+        .count() as u64;
+
+    let directory = Directory::new("redb");
+    let store = begin(&directory);
+    (0..full - 1).for_each(|batch| add(&store, batch));
+    let place = place_of(&directory, 50);
+    rot(&directory, &place, 50);
+    // All is read in one step, and in the rest behind it the next file is begun.
+    let bytes_per_step = usize::try_from(full - 1).unwrap() * 50 * (200 + 32);
+    let pace = Pace { bytes_per_step, pause: Duration::from_millis(200) };
+    let mut scrub = std::pin::pin!(store.scrub(pace));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(scrub.as_mut().poll(&mut context).is_pending());
+    std::thread::sleep(Duration::from_millis(50));
+    add(&store, full - 1);
+    let error = wait(scrub).unwrap_err();
+    let StoreError::Corrupt { location, .. } = &error else { panic!("{error:?}") };
+    assert!(location.contains(&place.0), "{error}");
+}
+
 /// Commits, truncations and new files, as fast as they come, while a scrub reads again and again.
 #[test]
 fn scrubs_of_a_store_at_work_find_it_sound_and_what_rots_meanwhile() {
