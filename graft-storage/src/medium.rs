@@ -154,16 +154,6 @@ pub trait MediumFile: fmt::Debug + Send + Sync + 'static {
     /// Whatever the disk says. Any part of the bytes may then be there.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
-    /// The same, and the disk should begin with it at once: for the first of many bytes that one sync will be asked for. It
-    /// promises no more than [`write_at`](Self::write_at), which it is by default.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`write_at`](Self::write_at).
-    fn write_early_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.write_at(offset, bytes)
-    }
-
     /// Writes `length` zeros at `offset`, so that later writes there find blocks that are the file's
     /// already. By default one call of [`write_at`](Self::write_at).
     ///

@@ -1,8 +1,6 @@
 //! The real medium: a directory of the file system.
 
 mod directory;
-#[cfg(target_os = "linux")]
-mod early;
 
 use std::{
     fs::{self, File, TryLockError},
@@ -287,11 +285,6 @@ impl MediumFile for DiskFile {
             file.seek(SeekFrom::Start(offset))?;
             file.write_all(bytes)
         })
-    }
-
-    #[cfg(target_os = "linux")]
-    fn write_early_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        early::write_all_at(&self.file, bytes, offset)
     }
 
     /// A page at a time: what is written at once is kept in memory as one piece, and each later sync

@@ -40,12 +40,6 @@ const BLOCK: u64 = BLOCK_SIZE as u64;
 const MIN_GROWTH: u64 = 64 * 1024;
 const MAX_GROWTH: u64 = 1024 * 1024;
 
-/// The disk begins with pages of at least so many bytes at once where a commit is large. Below that each would cost it
-/// more than it saves.
-const EARLY_PAGE: usize = 32 << 10;
-/// From so many bytes on a commit is large: it takes the disk longer than it takes to write the rest.
-const EARLY_COMMIT: u64 = 256 << 10;
-
 /// A segment's file, shared by redb and the segment.
 #[derive(Clone)]
 pub(super) struct Backend(Arc<Shared>);
@@ -61,8 +55,6 @@ struct Shared {
     physical: AtomicU64,
     growing: Mutex<()>,
     copies: Mutex<Copies>,
-    /// Whether the disk is to begin at once with what is written.
-    writes_early: AtomicBool,
     /// Whether anything was written since the last sync.
     is_dirty: AtomicBool,
     failure: Mutex<Option<Failure>>,
@@ -159,7 +151,6 @@ impl Backend {
             physical: AtomicU64::new(physical),
             growing: Mutex::default(),
             copies: Mutex::default(),
-            writes_early: AtomicBool::new(false),
             // A process before this one may have written and not synced.
             is_dirty: AtomicBool::new(true),
             failure: Mutex::default(),
@@ -241,11 +232,6 @@ impl Backend {
 
     fn owner(&self, at: u64) -> Pages {
         pages::owner(at, &|offset, into| self.0.read_padded(offset, into))
-    }
-
-    /// So many bytes of entries are about to be written, with one sync behind them.
-    pub(super) fn expect(&self, bytes: u64) {
-        self.0.writes_early.store(bytes >= EARLY_COMMIT, Ordering::Relaxed);
     }
 
     /// The length of the file.
@@ -348,12 +334,7 @@ impl Shared {
             copies.written.extend(blocks(offset, bytes.len()).map(|(block, ..)| block));
         }
         drop(copies);
-        let written = if bytes.len() >= EARLY_PAGE && self.writes_early.load(Ordering::Relaxed) {
-            self.file.write_early_at(offset, bytes)
-        } else {
-            self.file.write_at(offset, bytes)
-        };
-        let written = self.change("write", written);
+        let written = self.change("write", self.file.write_at(offset, bytes));
         // Behind the write: a sync that came in between has not covered all of it.
         self.is_dirty.store(true, Ordering::SeqCst);
         written

@@ -281,7 +281,6 @@ impl Segment {
         state: &State,
         buffer: &mut Vec<u8>,
     ) -> Result<(), StoreError> {
-        self.backend.expect(changes.layout.footprint());
         let done = guarded(&self.backend, &LOG_PAGES, || {
             let begun = self.database()?.begin_write();
             let transaction =
