@@ -1,9 +1,9 @@
 //! The file that is written, as it is on the disk: redb answers from its own memory what it has written or
 //! read before, so a bit that turned around below would show only once the store is opened again.
 
-use std::{fmt, io, ops::ControlFlow};
+use std::{fmt, io, ops::ControlFlow, sync::Arc};
 
-use graft_core::{Index, StoreError};
+use graft_core::StoreError;
 
 use super::{
     reader::SEALED_CACHE_BYTES,
@@ -13,16 +13,16 @@ use super::{
 };
 use crate::medium::{MediumFile, Open};
 
-/// How often the next file is looked at where the log has gone on in it meanwhile. What was left is sealed:
-/// whoever comes by next reads it like any other.
+/// How often the next file is looked at where the log has gone on in it meanwhile. What was left is sealed,
+/// and read like any other.
 const MAX_FILES: usize = 3;
 
 /// What was read of the file that is written.
 pub(super) struct Checked {
     /// How many bytes it had: zero where the log goes on in new files faster than one is read.
     pub(super) bytes: u64,
-    /// With which entry it begins. Those before are in files that are sealed.
-    pub(super) begin: Index,
+    /// What the store was when it was that file. Entries before its own are in files that are sealed.
+    pub(super) published: Arc<Published>,
 }
 
 /// Reads the file that is written, all of it, and the witness of `shared`, and checks what was read as it is
@@ -46,11 +46,11 @@ pub(super) fn check(
             Err(_) if has_moved() => {}
             Err(error) => return Err(error),
             Ok(bytes) => {
-                return Ok(bytes.map(|bytes| Checked { bytes, begin: published.begin }));
+                return Ok(bytes.map(|bytes| Checked { bytes, published }));
             }
         }
     }
-    Ok(Some(Checked { bytes: 0, begin: published()?.begin }))
+    Ok(Some(Checked { bytes: 0, published: published()? }))
 }
 
 fn check_published(
@@ -149,8 +149,6 @@ impl MediumFile for Copied {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use graft_core::{Entry, EntryKind, Index, LogId, LogTime};
 
     use super::*;

@@ -246,8 +246,8 @@ fn scrub_once(
         is_wanted() && !shared.is_closing()
     };
     // redb may have answered from its memory what it was asked of the file that is written.
-    let begin = check.reader.published().map(|published| published.begin);
-    let outcome = begin.and_then(|begin| {
+    let number = check.reader.published().map(|published| published.active.number);
+    let outcome = number.and_then(|number| {
         let mut before = 0;
         while check.step(pace.bytes_per_step)? {
             let read = check.report.bytes();
@@ -260,7 +260,10 @@ fn scrub_once(
             return Ok(None);
         };
         // Where the log went on in another file meanwhile, that one is sealed now.
-        let mut left = begin..active.begin;
+        let published = active.published;
+        let sealed = published.sealed.iter().filter(|sealed| sealed.segment >= number);
+        let first = sealed.map(|sealed| sealed.first).min();
+        let mut left = first.unwrap_or(published.begin)..published.begin;
         while !left.is_empty() {
             let (rest, read) = check.step_again(left, pace.bytes_per_step)?;
             if !rest_after(read) {

@@ -129,12 +129,12 @@
 //! comes (17 MiB for a segment of 16), and the file does not follow when redb sets a length: it
 //! grows when it is written.
 //!
-//! A caller who waits for each write before it makes the next gets 83 to 92 of 100 commits of a bare
+//! A caller who waits for each write before it makes the next gets 78 to 89 of 100 commits of a bare
 //! loop around redb with values of the same sizes on a file filled ahead, for 1 to 1000 entries of
 //! 128 bytes or 1 KiB; most of the rest is the two changes of thread, which the bare loop loses as
 //! well once it is asked from another thread, and what is left are checksums, the head and the
-//! witness. Against a bare loop that lets redb grow its file, a log of 128 MiB gets 85 to 125 of
-//! 100. (`versus disk`, medians of 3.) Writers that do not wait for each other share commits.
+//! witness. Against a bare loop that lets redb grow its file, a log of 128 MiB gets 89 to 128 of
+//! 100. (`versus disk`, medians of 15 and of 3.) Writers that do not wait for each other share commits.
 //!
 //! # Space
 //!
@@ -316,11 +316,12 @@ impl RedbStore {
         Ok(Self { engine: Arc::new(engine), generation: AtomicU64::new(0) })
     }
 
-    /// Reads every record once, slowly, beside everything else: what rots unread is found while the
+    /// Reads every record, slowly, beside everything else: what rots unread is found while the
     /// other servers still have it. All files are read from the disk, or what the system has in memory
     /// of it, as they are when a store is opened: so it finds whatever the next opening would. Of the file
     /// that is being written a copy is read, for which writers wait no longer than it takes to copy what
-    /// they wrote meanwhile; it takes as much memory as the file is long. A scrub ends early where its
+    /// they wrote meanwhile; it takes as much memory as the file is long. Where the log goes on in other files
+    /// meanwhile, those that it has left are read at the end, some of them again. A scrub ends early where its
     /// future is dropped.
     ///
     /// # Errors
