@@ -6,7 +6,7 @@
 //! clients could put down a gigabyte. So all begin with a narrow window. The first few that send much get a wide one,
 //! for as long as they are connected; the others are let send as much more as they have room for.
 
-use std::{mem, time::Duration};
+use std::time::Duration;
 
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -53,14 +53,7 @@ pub(super) struct Begun<'a> {
     line: &'a ClientLine,
     timing: Timing,
     held: Option<Held<'a>>,
-    wide: Option<Wide<'a>>,
-}
-
-/// A wide window.
-#[derive(Debug)]
-struct Wide<'a> {
-    _permit: SemaphorePermit<'a>,
-    beside_others: bool,
+    wide: Option<SemaphorePermit<'a>>,
 }
 
 #[derive(Debug)]
@@ -84,7 +77,7 @@ impl<'a> Begun<'a> {
     ///
     /// Who does not read replies is not listened to: requests that wait for it use up its memory. But the rest of a
     /// frame that has room is listened to, or others would wait for it as well.
-    pub(super) async fn may_read(&mut self, incoming: &Incoming, beside_others: bool) {
+    pub(super) async fn may_read(&mut self, incoming: &Incoming) {
         if self.held.is_some() {
             return;
         }
@@ -98,23 +91,12 @@ impl<'a> Begun<'a> {
         let Ok(room) = self.room.bytes.acquire_many(bytes).await else { return };
         let kib = u32::try_from(whole >> 10).unwrap_or(u32::MAX);
         self.held = Some(Held { _room: room, left: self.timing.agreement + PER_KIB * kib });
-        self.widen(beside_others, missing.min(bytes as usize));
-    }
-
-    /// Widens the window as far as it may be, or lets so many more bytes come this once.
-    fn widen(&mut self, beside_others: bool, missing: usize) {
-        if let Some(wide) = &mut self.wide {
-            if mem::replace(&mut wide.beside_others, beside_others) != beside_others {
-                limits::widen_for_client(&self.line.connection, beside_others);
+        if self.wide.is_none() {
+            self.wide = self.room.wide.try_acquire().ok();
+            match self.wide {
+                Some(_) => limits::widen_for_client(&self.line.connection),
+                None => limits::allow_more(&self.line.connection, missing.min(bytes as usize)),
             }
-            return;
-        }
-        match self.room.wide.try_acquire() {
-            Ok(permit) => {
-                limits::widen_for_client(&self.line.connection, beside_others);
-                self.wide = Some(Wide { _permit: permit, beside_others });
-            }
-            Err(_) => limits::allow_more(&self.line.connection, missing),
         }
     }
 

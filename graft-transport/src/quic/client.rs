@@ -278,9 +278,8 @@ async fn read(
             }
         }
         while !requests.is_empty() {
-            let rest = requests.split_off(shared.clients.intake.part(&line.share, &requests));
+            let rest = requests.split_off(line.share.part(&requests));
             let mut part = std::mem::replace(&mut requests, rest);
-            line.share.rest(&counters.rests_of_clients).await;
             offer(&shared, &line, &mut part).await;
             if requests.is_empty() {
                 // Its memory is used again.
@@ -291,9 +290,7 @@ async fn read(
         if is_whole {
             begun.end();
         }
-        // Before anything is held of what it sends next.
-        line.share.rest(&counters.rests_of_clients).await;
-        begun.may_read(&incoming, shared.clients.intake.has_several()).await;
+        begun.may_read(&incoming).await;
         if !begun.fill(&mut incoming, &counters.bytes_received).await? {
             return Ok(Done::Reading);
         }
@@ -312,7 +309,7 @@ async fn offer(shared: &Shared, line: &ClientLine, requests: &mut Vec<Request>) 
     if taken == count {
         return;
     }
-    intake.answered(&line.share, count - taken, count - taken);
+    intake.answered(&line.share, count - taken);
     let mut refusals = overloaded
         .into_iter()
         .map(|request_id| ToClient::Reply(request_id, Reply::Rejected(RejectReason::Overloaded)));

@@ -77,14 +77,10 @@ pub struct Bounds {
     /// the more is let in, the longer everybody waits.
     pub request_bytes: usize,
     /// What all clients together may have let in while more than one asks, in bytes. An equal part of it is each one's in
-    /// any case, and so is a 64th of its own share: many clients come to more, up to `request_bytes`. A request that is
-    /// larger comes in beside it, one at a time. Default 2 MiB: that keeps every disk busy.
+    /// any case, and so is a sixteenth of its own share, or one request: many clients, or large requests, come to more,
+    /// up to `request_bytes`. Default 2 MiB: who asks for little stands behind no more than that of a few who ask for
+    /// much.
     pub contended_request_bytes: usize,
-    /// The same of those who ask for much while somebody asks for little, which is at most a 64th of its share: an equal part
-    /// of this is theirs in any case, or a 256th of their share. Default 64 KiB: who asks for little stands behind no more
-    /// than that, and they still get a good part of what the server can do. With as much as `contended_request_bytes`
-    /// they get all of it, and who asks for little waits several times as long.
-    pub yielding_request_bytes: usize,
     /// What large frames of all clients may hold from when they begin until what they ask for is let in, in bytes; those of
     /// 16 KiB and less are free. Who gets no room is not read, and who has some and does not go on is disconnected: after
     /// [`Timing::idle_timeout`] without a byte, or [`Timing::agreement`] and a second for each 100 KiB. Default 8 MiB: as
@@ -120,7 +116,6 @@ impl Default for Bounds {
             client_request_bytes: 4 << 20,
             request_bytes: 8 << 20,
             contended_request_bytes: 2 << 20,
-            yielding_request_bytes: 64 << 10,
             begun_bytes: 8 << 20,
             peers: 64,
             clients: 1024,

@@ -6,12 +6,9 @@
 //! wait the turn goes round: each comes with one part of what it has sent, and the one that came first is let in first.
 //!
 //! What is let in is served in its order, so whoever asks stands behind all of it. One client alone may have its whole
-//! share in. While others ask as well, all together have about as much as keeps the server busy; and while one of them
-//! asks for little, only about as much as it can stand behind. An equal part of that is anybody's in any case, and so is a
-//! small part of a share, however many they are. What is larger than all that comes in one at a time.
-//!
-//! Who is refused again and again, as one is that floods a server which does not lead, is listened to more slowly: it is
-//! answered at once, so it would never have to wait, and to read what it sends costs as much as to serve it.
+//! share in; while others ask as well, all together have about as much as keeps the server busy, or who asks for little
+//! would wait for long behind those who ask for much. An equal part of that is anybody's in any case, and so is one part
+//! of a share or one request, however many they are.
 //!
 //! A server answers every request that reached it, with a refusal if need be. So it is enough to count: of several
 //! requests of one client it does not matter which was answered.
@@ -20,7 +17,7 @@ use std::{
     mem,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -28,10 +25,10 @@ use std::{
 use graft_core::Request;
 use tokio::{
     sync::{Notify, Semaphore},
-    time::{Instant, sleep},
+    time::Instant,
 };
 
-use super::{config::Bounds, rates::Bucket, stats::Counter};
+use super::{config::Bounds, stats::Counter};
 
 /// What a small request takes on its way through a server beside its own bytes: its places in queues, in the log, among
 /// those who wait for an answer, and the answer.
@@ -40,20 +37,6 @@ const LEAST_BYTES: usize = 1 << 10;
 /// Of so many parts a share is made: requests are let in by the part, so that nobody whose turn it is holds up the others
 /// for long.
 const PARTS: u32 = 16;
-
-/// The same while several ask. Such a part is anybody's in any case, and who wants no more than that asks for little.
-const PARTS_OF_SEVERAL: u32 = 64;
-
-/// The same for all others while somebody asks for little.
-const PARTS_BESIDE: u32 = 256;
-
-/// Who asks for little counts for so long after it asked or was answered. Much shorter than [`RECENT`]: one who asks once a
-/// second should not keep the others from what the server can do.
-const PRESENT: Duration = Duration::from_millis(100);
-
-/// So many times its share a client may be refused at once, and its share once more each second. When a leader falls all
-/// that was under way is refused, here and there and perhaps again; nobody who behaves is refused so much for long.
-const REFUSED_SHARES: u32 = 4;
 
 /// Who asks counts for so long, up to twice as long. One who asks for one thing after the other has nothing in between
 /// an answer and the next request: were it not counted then, others would fill the server up in that moment.
@@ -69,14 +52,6 @@ pub(super) struct Intake {
     share: u32,
     /// What all may have in it together while several ask.
     contended: u32,
-    /// And while one of them asks for little.
-    yielding: u32,
-    /// How many parts a share has for the one that last asked.
-    parts: AtomicU32,
-    /// One at a time has more in than that, because it asks for that much at once.
-    beyond: Semaphore,
-    /// When somebody who asks for little was last seen, in milliseconds since it began.
-    modest: AtomicU64,
     begun: Instant,
     asking: Mutex<Asking>,
     /// How many clients have something in, or wait.
@@ -108,8 +83,6 @@ pub(super) struct Share {
     open: Mutex<Open>,
     /// Told when some of it was answered.
     answered: Notify,
-    /// What may be refused of it before it has to wait.
-    refusals: Mutex<Bucket>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -120,10 +93,6 @@ struct Open {
     waits: bool,
     /// Whether it is one of [`Intake::busy`].
     busy: bool,
-    /// Whether it is the one that has more in than all may have.
-    is_beyond: bool,
-    /// When it last wanted more in than it would have if all had as little, since the intake began.
-    greedy: Option<Duration>,
     /// When it was last counted among those who ask.
     span: Option<u64>,
 }
@@ -152,10 +121,6 @@ impl Intake {
             most,
             share,
             contended: u32::try_from(bounds.contended_request_bytes).unwrap_or(u32::MAX),
-            yielding: u32::try_from(bounds.yielding_request_bytes).unwrap_or(u32::MAX),
-            parts: AtomicU32::new(PARTS),
-            beyond: Semaphore::new(1),
-            modest: AtomicU64::new(0),
             begun: Instant::now(),
             asking: Mutex::default(),
             busy: AtomicU32::new(0),
@@ -164,12 +129,7 @@ impl Intake {
 
     /// The share of a client that has just come.
     pub(super) fn share(&self) -> Share {
-        Share {
-            most: self.share,
-            open: Mutex::default(),
-            answered: Notify::new(),
-            refusals: Mutex::new(Bucket::full(refused_burst(self.share), now())),
-        }
+        Share { most: self.share, open: Mutex::default(), answered: Notify::new() }
     }
 
     /// Waits until these requests of a client may be let in, and counts them from then on.
@@ -182,14 +142,8 @@ impl Intake {
                 waits.add(1);
             }
         };
-        let mut beyond = None;
         while !self.has_place(share, bytes) {
             wait();
-            if share.lock().bytes == 0 {
-                // It asks for more at once than it could ever have in beside the others.
-                beyond = self.beyond.acquire().await.ok();
-                break;
-            }
             // Whoever waits here has something in, so it will be told.
             share.answered.notified().await;
         }
@@ -207,69 +161,26 @@ impl Intake {
         open.requests += requests.len() as u64;
         open.bytes += u64::from(bytes);
         open.waits = false;
-        if let Some(beyond) = beyond {
-            beyond.forget();
-            open.is_beyond = true;
-        }
         self.note(&mut open);
     }
 
-    /// Whether a client may have so much more in now.
+    /// Whether a client may have so much more in now. One that has nothing in may.
     fn has_place(&self, share: &Share, bytes: u32) -> bool {
-        let now = self.begun.elapsed();
         let mut open = share.lock();
         open.waits = true;
         self.note(&mut open);
         // One who may come in at once is one of those who ask all the same.
-        let clients = self.count(&mut open, now);
+        let clients = self.count(&mut open);
+        if open.bytes == 0 {
+            return true;
+        }
         let bytes = u64::from(bytes);
         let own = open.bytes + bytes;
-        let little = u64::from(share.most / PARTS_OF_SEVERAL);
-        if own > little {
-            open.greedy = Some(now);
-        }
-        let is_modest = self.sees_modest(&open, now);
         if clients == 1 {
-            self.parts.store(PARTS, Ordering::Relaxed);
             return own <= u64::from(share.most);
         }
-        let yields = !is_modest && self.has_modest(now);
-        let (all, parts) =
-            if yields { (self.yielding, PARTS_BESIDE) } else { (self.contended, PARTS_OF_SEVERAL) };
-        self.parts.store(parts, Ordering::Relaxed);
-        let equal_part = (all / clients).clamp(share.most / parts, share.most);
-        own <= u64::from(equal_part) || self.has_in() + bytes <= u64::from(all.min(share.most))
-    }
-
-    /// Whether this client asks for little, which is remembered for a while.
-    fn sees_modest(&self, open: &Open, now: Duration) -> bool {
-        let is_modest = open.greedy.is_none_or(|greedy| now.saturating_sub(greedy) >= RECENT);
-        if is_modest {
-            self.modest.fetch_max(millis(now), Ordering::Relaxed);
-        }
-        is_modest
-    }
-
-    /// Whether somebody asks for little.
-    fn has_modest(&self, now: Duration) -> bool {
-        let ago = millis(now).saturating_sub(self.modest.load(Ordering::Relaxed));
-        u128::from(ago) < PRESENT.as_millis()
-    }
-
-    /// How many of the first of these are let in together: a part of the share, but one in any case.
-    pub(super) fn part(&self, share: &Share, requests: &[Request]) -> usize {
-        let most = (share.most / self.parts.load(Ordering::Relaxed)) as usize;
-        let mut bytes = 0;
-        let fits = requests.iter().take_while(|request| {
-            bytes += size(request);
-            bytes <= most
-        });
-        fits.count().max(1).min(requests.len())
-    }
-
-    /// Whether several clients ask, as far as was seen when somebody last did.
-    pub(super) fn has_several(&self) -> bool {
-        self.parts.load(Ordering::Relaxed) > PARTS
+        let part = (self.contended / clients).clamp(share.most / PARTS, share.most);
+        own <= u64::from(part) || self.has_in() + bytes <= u64::from(self.contended.min(share.most))
     }
 
     /// What all have in together.
@@ -278,9 +189,11 @@ impl Intake {
     }
 
     /// How many clients ask or wait for answers, this one included.
-    fn count(&self, open: &mut Open, now: Duration) -> u32 {
+    fn count(&self, open: &mut Open) -> u32 {
         let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
-        let span = millis(now) / millis(RECENT);
+        // Read under the lock, or one who read it first and came last would turn the time back.
+        let spans = self.begun.elapsed().as_millis() / RECENT.as_millis();
+        let span = u64::try_from(spans).unwrap_or(u64::MAX);
         asking.go_on(span);
         if open.span != Some(asking.span) {
             open.span = Some(asking.span);
@@ -300,16 +213,13 @@ impl Intake {
         }
     }
 
-    /// So many requests of this client were answered, and so many of these refused.
-    pub(super) fn answered(&self, share: &Share, requests: usize, refused: usize) {
-        let now = self.begun.elapsed();
+    /// So many requests of this client were answered.
+    pub(super) fn answered(&self, share: &Share, requests: usize) {
         let mut open = share.lock();
         let bytes = open.answer(requests as u64);
-        self.sees_modest(&open, now);
-        self.settle(share, open, bytes);
-        if refused > 0 {
-            share.refuse(bytes as f64 * refused as f64 / requests as f64);
-        }
+        self.note(&mut open);
+        drop(open);
+        self.release(share, bytes);
     }
 
     /// Nothing of this client will be answered any more.
@@ -318,14 +228,6 @@ impl Intake {
         let bytes = mem::take(&mut open.bytes);
         open.requests = 0;
         open.waits = false;
-        self.settle(share, open, bytes);
-    }
-
-    /// So many bytes are in no more.
-    fn settle(&self, share: &Share, mut open: MutexGuard<'_, Open>, bytes: u64) {
-        if open.bytes == 0 && mem::take(&mut open.is_beyond) {
-            self.beyond.add_permits(1);
-        }
         self.note(&mut open);
         drop(open);
         self.release(share, bytes);
@@ -342,28 +244,15 @@ impl Intake {
 }
 
 impl Share {
-    /// So many bytes of it were refused, beside those of before. Says how many more may be, less than none where it has
-    /// to wait.
-    fn refuse(&self, bytes: f64) -> f64 {
-        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = refusals.fill(f64::from(self.most), refused_burst(self.most), now());
-        refusals.take(bytes);
-        left - bytes
-    }
-
-    /// Waits while more of it was refused than anybody is refused who behaves.
-    pub(super) async fn rest(&self, rests: &Counter) {
-        let mut has_rested = false;
-        loop {
-            let left = self.refuse(0.0);
-            if left >= 0.0 {
-                return;
-            }
-            if !mem::replace(&mut has_rested, true) {
-                rests.add(1);
-            }
-            sleep(Duration::from_secs_f64(-left / f64::from(self.most))).await;
-        }
+    /// How many of the first of these are let in together: a part of the share, but one in any case.
+    pub(super) fn part(&self, requests: &[Request]) -> usize {
+        let most = (self.most / PARTS) as usize;
+        let mut bytes = 0;
+        let fits = requests.iter().take_while(|request| {
+            bytes += size(request);
+            bytes <= most
+        });
+        fits.count().max(1).min(requests.len())
     }
 
     /// Whether nothing of it is unanswered.
@@ -374,19 +263,6 @@ impl Share {
     fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn refused_burst(share: u32) -> f64 {
-    f64::from(share) * f64::from(REFUSED_SHARES)
-}
-
-/// The time of the runtime, which tests may hold still.
-fn now() -> std::time::Instant {
-    Instant::now().into_std()
 }
 
 fn size(request: &Request) -> usize {
@@ -425,7 +301,6 @@ mod tests {
             request_bytes: all,
             client_request_bytes: one,
             contended_request_bytes: contended,
-            yielding_request_bytes: contended,
             ..Bounds::default()
         })
     }
@@ -449,12 +324,12 @@ mod tests {
         let mut waits = pin!(intake.let_in(&greedy, &more, &counter));
         assert!(!poll(waits.as_mut()));
         assert!(enters(&intake, &other, &requests(3, 5)));
-        intake.answered(&greedy, 1, 0);
+        intake.answered(&greedy, 1);
         assert!(!poll(waits.as_mut()), "there is room for one");
-        intake.answered(&greedy, 1, 0);
+        intake.answered(&greedy, 1);
         assert!(poll(waits.as_mut()));
-        intake.answered(&greedy, 10, 0);
-        intake.answered(&other, 3, 0);
+        intake.answered(&greedy, 10);
+        intake.answered(&other, 3);
         assert!(greedy.is_free() && other.is_free());
         assert_eq!(intake.room.available_permits(), 100 << 10);
     }
@@ -474,12 +349,12 @@ mod tests {
         let [greedy, second, third] = [(); 3].map(|()| intake.share());
         assert_eq!(fill(&intake, &greedy), 160);
         assert!(enters(&intake, &second, &requests(1, 5)), "one who has nothing in does not wait");
-        intake.answered(&second, 1, 0);
+        intake.answered(&second, 1);
         // It is none of those who wait for room, but it comes again.
-        intake.answered(&greedy, 150, 0);
+        intake.answered(&greedy, 150);
         assert_eq!(fill(&intake, &greedy), 50, "all that several may have in: nobody else has any");
         assert_eq!(fill(&intake, &third), 20, "a third is its own, although nothing is left");
-        intake.answered(&greedy, 50, 0);
+        intake.answered(&greedy, 50);
         assert!(enters(&intake, &second, &requests(10, 5)));
         assert_eq!(fill(&intake, &greedy), 20, "what is left");
         assert_eq!([&greedy, &second, &third].map(has_in), [30, 10, 20]);
@@ -536,7 +411,7 @@ mod tests {
                     let (share, one) = (intake.share(), requests(1, 5));
                     while std::time::Instant::now() < until {
                         assert!(enters(&intake, &share, &one));
-                        intake.answered(&share, 1, 0);
+                        intake.answered(&share, 1);
                     }
                 });
             }
@@ -556,7 +431,7 @@ mod tests {
         }
         assert!(other.is_free());
         intake.forget(&other);
-        intake.answered(&busy, 5, 0);
+        intake.answered(&busy, 5);
         assert_eq!(intake.room.available_permits(), 10 << 10);
     }
 
@@ -570,9 +445,9 @@ mod tests {
         let mut first = pin!(intake.let_in(&large, &many, &counter));
         let mut second = pin!(intake.let_in(&small, &one, &counter));
         assert!(!poll(first.as_mut()) && !poll(second.as_mut()));
-        intake.answered(&busy, 3, 0);
+        intake.answered(&busy, 3);
         assert!(!poll(first.as_mut()) && !poll(second.as_mut()), "nobody passes another");
-        intake.answered(&busy, 2, 0);
+        intake.answered(&busy, 2);
         assert!(poll(first.as_mut()) && poll(second.as_mut()));
     }
 
@@ -582,7 +457,7 @@ mod tests {
         let share = intake.share();
         assert!(enters(&intake, &share, &requests(1, 1 << 20)));
         assert!(!enters(&intake, &share, &requests(1, 5)));
-        intake.answered(&share, 1, 0);
+        intake.answered(&share, 1);
         assert!(enters(&intake, &share, &requests(1, 5)));
     }
 
@@ -591,135 +466,21 @@ mod tests {
         let intake = intake(100 << 10, 10 << 10);
         let share = intake.share();
         assert!(enters(&intake, &share, &requests(3, 3000)));
-        intake.answered(&share, 1, 0);
+        intake.answered(&share, 1);
         intake.forget(&share);
         assert!(share.is_free());
         assert_eq!(intake.room.available_permits(), 100 << 10);
         // More answers than requests are none of anybody's.
-        intake.answered(&share, 5, 0);
+        intake.answered(&share, 5);
         assert_eq!(intake.room.available_permits(), 100 << 10);
     }
 
     #[test]
-    fn a_part_is_a_sixteenth_of_a_share_or_less_while_several_ask_or_one_request() {
-        let intake = intake(1280 << 10, 640 << 10);
-        let [share, other] = [(); 2].map(|()| intake.share());
-        assert_eq!(intake.part(&share, &requests(3, 5)), 3);
-        assert_eq!(intake.part(&share, &requests(50, 5)), 40);
-        assert_eq!(intake.part(&share, &requests(30, 1 << 20)), 1);
-        assert!(enters(&intake, &share, &requests(1, 5)));
-        assert!(enters(&intake, &other, &requests(1, 5)));
-        assert_eq!(intake.part(&share, &requests(50, 5)), 10);
-        assert_eq!(intake.part(&share, &requests(1, 1 << 20)), 1);
-    }
-
-    /// An intake that has 640 KiB in of one client, 400 of several, and 60 of those who ask for more than 10 beside others.
-    fn yielding() -> Intake {
-        Intake::new(&Bounds {
-            request_bytes: 1 << 20,
-            client_request_bytes: 640 << 10,
-            contended_request_bytes: 400 << 10,
-            yielding_request_bytes: 60 << 10,
-            ..Bounds::default()
-        })
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_asks_for_little_stands_behind_little_and_only_while_it_is_there() {
-        let intake = yielding();
-        let [greedy, second, modest] = [(); 3].map(|()| intake.share());
-        let forget_both = || {
-            for share in [&greedy, &second] {
-                intake.forget(share);
-            }
-        };
-        assert_eq!(fill(&intake, &greedy), 640);
-        assert_eq!(fill(&intake, &second), 30, "it asked for little a moment ago");
-        tokio::time::advance(PRESENT).await;
-        assert_eq!(fill(&intake, &second), 170, "nobody does any more: half of what several have");
-        forget_both();
-
-        assert!(enters(&intake, &modest, &requests(1, 5)));
-        assert_eq!(fill(&intake, &greedy), 59, "all that is left beside who asks for little");
-        assert_eq!(fill(&intake, &second), 20, "a third is its own");
-        assert!(enters(&intake, &modest, &requests(9, 5)), "little is anybody's");
-        forget_both();
-        tokio::time::advance(PRESENT).await;
-        assert_eq!(fill(&intake, &greedy), 390, "all that is left of what several have");
-        forget_both();
-
-        intake.answered(&modest, 1, 0);
-        assert_eq!(fill(&intake, &greedy), 51, "whoever is answered is there still");
-        assert_eq!(
-            fill(&intake, &modest),
-            11,
-            "and has no more than the others once it asks for more"
-        );
-        tokio::time::advance(PRESENT).await;
-        assert_eq!(fill(&intake, &greedy), 400 - 51 - 20, "then it is none that asks for little");
-        forget_both();
-        intake.forget(&modest);
-        tokio::time::advance(RECENT).await;
-        assert!(
-            enters(&intake, &modest, &requests(1, 5)),
-            "until it has asked for little for a while"
-        );
-        assert_eq!(fill(&intake, &greedy), 59);
-    }
-
-    #[test]
-    fn what_is_larger_than_all_may_have_in_comes_in_one_at_a_time() {
-        let intake = yielding();
-        let [first, second, third, small] = [(); 4].map(|()| intake.share());
-        let large = requests(1, 500 << 10);
-        assert!(enters(&intake, &small, &requests(1, 5)));
-        assert!(enters(&intake, &first, &large));
-        let counter = Counter::default();
-        let mut next = pin!(intake.let_in(&second, &large, &counter));
-        assert!(!poll(next.as_mut()));
-        assert!(enters(&intake, &small, &requests(1, 5)), "nothing small stands behind it");
-        {
-            // Who is gone before its turn does not keep it.
-            let mut gone = pin!(intake.let_in(&third, &large, &counter));
-            assert!(!poll(gone.as_mut()));
-        }
-        intake.answered(&first, 1, 0);
-        assert!(poll(next.as_mut()));
-        assert!(!enters(&intake, &third, &large));
-        intake.forget(&second);
-        assert!(enters(&intake, &third, &large));
-        intake.answered(&third, 1, 0);
-        intake.answered(&small, 2, 0);
-        assert_eq!((intake.beyond.available_permits(), intake.has_in()), (1, 0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_is_refused_again_and_again_is_listened_to_more_slowly() {
-        let intake = intake(1 << 20, 10 << 10);
-        let (share, rests) = (intake.share(), Counter::default());
-        let refuse = |refused| {
-            assert!(enters(&intake, &share, &requests(10, 5)));
-            intake.answered(&share, 10, refused);
-        };
-        // Whatever is answered otherwise is free, and four shares of refusals are, too.
-        for _ in 0..20 {
-            refuse(0);
-        }
-        for _ in 0..4 {
-            refuse(10);
-            assert!(poll(pin!(share.rest(&rests))));
-        }
-        refuse(5);
-        let before = Instant::now();
-        share.rest(&rests).await;
-        let rested = before.elapsed();
-        assert!(rested >= Duration::from_millis(500) && rested < Duration::from_millis(510));
-        tokio::time::advance(Duration::from_secs(60)).await;
-        for _ in 0..4 {
-            refuse(10);
-            assert!(poll(pin!(share.rest(&rests))), "not more than four shares come together");
-        }
-        refuse(1);
-        assert!(!poll(pin!(share.rest(&rests))));
+    fn a_part_is_a_sixteenth_of_a_share_or_one_request() {
+        let share = intake(320 << 10, 160 << 10).share();
+        assert_eq!(share.part(&requests(3, 5)), 3);
+        assert_eq!(share.part(&requests(30, 5)), 10);
+        assert_eq!(share.part(&requests(30, 1 << 20)), 1);
+        assert_eq!(share.part(&requests(1, 1 << 20)), 1);
     }
 }

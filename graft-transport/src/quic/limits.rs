@@ -30,9 +30,6 @@ const PEER_WINDOW: u32 = 4 * STREAM_WINDOW;
 /// below a peer's: there are many clients.
 const CLIENT_WINDOW: u32 = 1 << 20;
 
-/// The same beside other clients: what comes at once is unpacked at once, and whoever asks meanwhile waits for that.
-const SHARED_CLIENT_WINDOW: u32 = 256 << 10;
-
 /// What any client may have on its way to a server before that has read it: a thousand of them can put down 32 MiB. It
 /// is as much as a few hundred small requests, and [`Begun`](super::begun::Begun) gives more where more comes.
 const NARROW_WINDOW: u32 = 32 << 10;
@@ -143,10 +140,9 @@ pub(super) fn ask_for_sign_of_life(connection: &quinn::Connection) {
     connection.set_receive_window(VarInt::from_u32(PEER_WINDOW));
 }
 
-/// Widens the window of a client that sends much, less so beside others.
-pub(super) fn widen_for_client(connection: &quinn::Connection, beside_others: bool) {
-    let window = if beside_others { SHARED_CLIENT_WINDOW } else { CLIENT_WINDOW };
-    connection.set_receive_window(VarInt::from_u32(window));
+/// Widens the window of a client that sends much.
+pub(super) fn widen_for_client(connection: &quinn::Connection) {
+    connection.set_receive_window(VarInt::from_u32(CLIENT_WINDOW));
 }
 
 /// Lets a client with a narrow window send so much more, once.

@@ -32,9 +32,8 @@ pub(super) enum Leave {
     Refused,
 }
 
-/// What may be used, filled at a steady rate.
 #[derive(Debug)]
-pub(super) struct Bucket {
+struct Bucket {
     left: f64,
     filled: Instant,
 }
@@ -59,27 +58,18 @@ impl Rates {
                 return refusal;
             }
         }
-        let bucket = self.buckets.entry(address).or_insert_with(|| Bucket::full(burst, now));
+        let bucket =
+            self.buckets.entry(address).or_insert_with(|| Bucket { left: burst, filled: now });
         if bucket.fill(rate, burst, now) < kept + 1.0 {
             return refusal;
         }
-        bucket.take(1.0);
+        bucket.left -= 1.0;
         Leave::Granted
     }
 }
 
 impl Bucket {
-    pub(super) const fn full(burst: f64, now: Instant) -> Self {
-        Self { left: burst, filled: now }
-    }
-
-    /// Uses so much, whether or not it is there.
-    pub(super) fn take(&mut self, used: f64) {
-        self.left -= used;
-    }
-
-    /// Fills it by what has come since, up to `burst`, and says what is in it: less than nothing where more was used.
-    pub(super) fn fill(&mut self, rate: f64, burst: f64, now: Instant) -> f64 {
+    fn fill(&mut self, rate: f64, burst: f64, now: Instant) -> f64 {
         let passed = now.saturating_duration_since(self.filled).as_secs_f64();
         self.filled = now;
         self.left = (self.left + passed * rate).min(burst);

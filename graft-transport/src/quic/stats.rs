@@ -41,8 +41,6 @@ pub struct Stats {
     /// How often a client's requests had to wait before they were let in, because too much of what it asked, or of what
     /// all clients did, was not answered yet.
     pub waits_of_clients: u64,
-    /// How often a client was not listened to for a while, because it was refused again and again.
-    pub rests_of_clients: u64,
     /// Replies to clients that are not there any more.
     pub unwanted_replies: u64,
     /// Replies that were larger than they may be. Their clients were told so instead.
@@ -92,7 +90,6 @@ pub(super) struct Counters {
     pub(super) unattended: Counter,
     pub(super) misaddressed: Counter,
     pub(super) waits_of_clients: Counter,
-    pub(super) rests_of_clients: Counter,
     pub(super) unwanted_replies: Counter,
     pub(super) oversized_replies: Counter,
     pub(super) slow_clients: Counter,
@@ -134,7 +131,6 @@ impl Counters {
             unattended: self.unattended.read(),
             misaddressed: self.misaddressed.read(),
             waits_of_clients: self.waits_of_clients.read(),
-            rests_of_clients: self.rests_of_clients.read(),
             unwanted_replies: self.unwanted_replies.read(),
             oversized_replies: self.oversized_replies.read(),
             slow_clients: self.slow_clients.read(),

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use graft_core::{
-    ClientRequest, EntryKind, GroupId, LeaderHint, Link, RejectReason, Reply, Request,
-};
+use graft_core::{ClientRequest, EntryKind, GroupId, Link, Reply, Request};
 use graft_transport::{
     quic::{NetworkConfig, Stats},
     wire::v1::{Header, Kind, RefusalCode},
@@ -89,33 +87,6 @@ async fn who_floods_keeps_nobody_else_from_being_heard() {
     let found = found.await;
     server.answer(&found, DONE);
     other.hears(&(server.node(), 5000, DONE)).await;
-}
-
-/// It could be as fast as it likes otherwise: a refusal never makes it wait.
-#[tokio::test]
-async fn who_is_refused_again_and_again_is_listened_to_more_slowly_and_others_are_not() {
-    let refused = Reply::Rejected(RejectReason::NotLeader(LeaderHint::default()));
-    let mut server = Server::of(bind_with(limited(64, 1024)));
-    let (greedy, other) = (client(&server).await, client(&server).await);
-    flood(&greedy, &server, 0..400);
-    let mut numbers = Vec::new();
-    let mut refuse = async |server: &mut Server, count: usize| {
-        while numbers.len() < count {
-            for request in arrived(server, 1).await {
-                server.answer(&request, refused.clone());
-                numbers.push(request.request_id);
-            }
-        }
-    };
-    // Four shares are refused at once, and the one that is in then.
-    refuse(&mut server, 320).await;
-    until(&server.network, "it rests", |stats| stats.rests_of_clients >= 1).await;
-    flood(&other, &server, 5000..5001);
-    refuse(&mut server, 401).await;
-    other.hears(&(server.node(), 5000, refused.clone())).await;
-    greedy.hears(&(server.node(), 399, refused)).await;
-    numbers.retain(|number| *number < 5000);
-    assert!(numbers.into_iter().eq(0..400), "each arrives once, in order");
 }
 
 #[tokio::test]
