@@ -81,6 +81,9 @@ impl Cluster {
             return Err(self.not_stopped(server));
         }
         server.allow_start();
+        if self.is_closed() {
+            return Err(SupervisorError::Shutdown);
+        }
         // Who else wants it to stop waits for this turn, unless all of them are to stop.
         let Some(opened) = server.unless_stopped(self.open(at)).await else {
             return Err(SupervisorError::Shutdown);

@@ -98,7 +98,8 @@ impl<M: Machine> Server<M> {
     }
 
     /// Starts it anew from its store, after stopping it where it runs: after a failure that was mended.
-    /// Opening the store takes as long as its disk does; to wait no longer, drop the future, and the server stays stopped.
+    /// Opening the store takes as long as its disk does; to wait no longer, drop the future: a server
+    /// that it has stopped stays so.
     ///
     /// # Errors
     ///

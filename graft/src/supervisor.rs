@@ -92,7 +92,8 @@ impl<M: Machine> Supervisor<M> {
     }
 
     /// Starts a server anew, after stopping it where it runs: a new machine, into which the log of its store is replayed.
-    /// Opening the store takes as long as its disk does; to wait no longer, drop the future, and the server stays stopped.
+    /// Opening the store takes as long as its disk does; to wait no longer, drop the future: a server
+    /// that it has stopped stays so.
     ///
     /// # Errors
     ///
