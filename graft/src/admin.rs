@@ -46,6 +46,7 @@ impl Cluster {
         turn.ok_or_else(|| self.not_stopped(server))
     }
 
+    /// What is said of a server that did not stop, or was not free to be stopped, in time.
     fn not_stopped(&self, server: &Server) -> SupervisorError {
         if self.is_closed() {
             return SupervisorError::Shutdown;
