@@ -6,7 +6,7 @@
 //! clients could put down a gigabyte. So all begin with a narrow window. The first few that send much get a wide one,
 //! for as long as they are connected; the others are let send as much more as they have room for.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -31,18 +31,52 @@ const WIDE: usize = 8;
 /// What a frame has time for, a KiB, beside what any frame has: the slowest link that is worth waiting for has 100 KB/s.
 const PER_KIB: Duration = Duration::from_millis(10);
 
+/// Frames of at most so many bytes have room of their own: larger ones hold theirs until it is their turn to be let in, and
+/// nobody who asks for little is to wait for that.
+const MODEST: usize = 64 << 10;
+
+/// Such a part of all room is for those.
+const FOR_MODEST: u32 = 8;
+
 /// The room of all clients.
 #[derive(Debug)]
 pub(super) struct Room {
-    bytes: Semaphore,
-    most: u32,
+    modest: Bytes,
+    large: Bytes,
     wide: Semaphore,
+}
+
+/// Room of so many bytes.
+#[derive(Debug)]
+struct Bytes {
+    free: Semaphore,
+    most: u32,
 }
 
 impl Room {
     pub(super) fn new(bounds: &Bounds) -> Self {
-        let most = u32::try_from(bounds.begun_bytes).unwrap_or(u32::MAX).max(1);
-        Self { bytes: Semaphore::new(most as usize), most, wide: Semaphore::new(WIDE) }
+        let most = u32::try_from(bounds.begun_bytes).unwrap_or(u32::MAX);
+        let modest = most / FOR_MODEST;
+        Self {
+            modest: Bytes::new(modest),
+            large: Bytes::new(most - modest),
+            wide: Semaphore::new(WIDE),
+        }
+    }
+
+    /// Waits until a frame of so many bytes has room: all there is for one that is larger than that.
+    async fn acquire(&self, whole: usize) -> Option<SemaphorePermit<'_>> {
+        let Bytes { free, most } = if whole <= MODEST { &self.modest } else { &self.large };
+        let bytes = u32::try_from(whole).unwrap_or(*most).min(*most);
+        // It is never closed.
+        free.acquire_many(bytes).await.ok()
+    }
+}
+
+impl Bytes {
+    fn new(most: u32) -> Self {
+        let most = most.max(1);
+        Self { free: Semaphore::new(most as usize), most }
     }
 }
 
@@ -53,7 +87,14 @@ pub(super) struct Begun<'a> {
     line: &'a ClientLine,
     timing: Timing,
     held: Option<Held<'a>>,
-    wide: Option<SemaphorePermit<'a>>,
+    wide: Option<Wide<'a>>,
+}
+
+/// A wide window.
+#[derive(Debug)]
+struct Wide<'a> {
+    _permit: SemaphorePermit<'a>,
+    yields: bool,
 }
 
 #[derive(Debug)]
@@ -77,7 +118,7 @@ impl<'a> Begun<'a> {
     ///
     /// Who does not read replies is not listened to: requests that wait for it use up its memory. But the rest of a
     /// frame that has room is listened to, or others would wait for it as well.
-    pub(super) async fn may_read(&mut self, incoming: &Incoming) {
+    pub(super) async fn may_read(&mut self, incoming: &Incoming, yields: impl FnOnce() -> bool) {
         if self.held.is_some() {
             return;
         }
@@ -86,17 +127,27 @@ impl<'a> Begun<'a> {
         else {
             return;
         };
-        let bytes = u32::try_from(whole).unwrap_or(self.room.most).min(self.room.most);
-        // It is never closed.
-        let Ok(room) = self.room.bytes.acquire_many(bytes).await else { return };
+        let Some(room) = self.room.acquire(whole).await else { return };
         let kib = u32::try_from(whole >> 10).unwrap_or(u32::MAX);
+        let bytes = room.num_permits();
         self.held = Some(Held { _room: room, left: self.timing.agreement + PER_KIB * kib });
-        if self.wide.is_none() {
-            self.wide = self.room.wide.try_acquire().ok();
-            match self.wide {
-                Some(_) => limits::widen_for_client(&self.line.connection),
-                None => limits::allow_more(&self.line.connection, missing.min(bytes as usize)),
+        self.widen(yields(), missing.min(bytes));
+    }
+
+    /// Widens the window as far as it may be, or lets so many more bytes come this once.
+    fn widen(&mut self, yields: bool, missing: usize) {
+        if let Some(wide) = &mut self.wide {
+            if mem::replace(&mut wide.yields, yields) != yields {
+                limits::widen_for_client(&self.line.connection, yields);
             }
+            return;
+        }
+        match self.room.wide.try_acquire() {
+            Ok(permit) => {
+                limits::widen_for_client(&self.line.connection, yields);
+                self.wide = Some(Wide { _permit: permit, yields });
+            }
+            Err(_) => limits::allow_more(&self.line.connection, missing),
         }
     }
 

@@ -47,7 +47,7 @@ pub(super) async fn run(
             connection: connection.clone(),
             certified: certified.clone(),
             queue: Queue::new(shared.config.bounds.reply_bytes),
-            share: Arc::new(shared.clients.intake.share()),
+            share: shared.clients.intake.share(),
             leaving: tokio::sync::Notify::new(),
         });
         let bound = shared.config.bounds.clients;
@@ -278,38 +278,37 @@ async fn read(
             }
         }
         while !requests.is_empty() {
-            let rest = requests.split_off(line.share.part(&requests));
-            let mut part = std::mem::replace(&mut requests, rest);
-            offer(&shared, &line, &mut part).await;
-            if requests.is_empty() {
-                // Its memory is used again.
-                requests = part;
-                break;
-            }
+            line.share.rest(&counters.rests_of_clients).await;
+            offer(&shared, &line, &mut requests).await;
         }
         if is_whole {
             begun.end();
         }
-        begun.may_read(&incoming).await;
+        // Before anything is held of what it sends next.
+        line.share.rest(&counters.rests_of_clients).await;
+        begun.may_read(&incoming, || shared.clients.intake.has_modest()).await;
         if !begun.fill(&mut incoming, &counters.bytes_received).await? {
             return Ok(Done::Reading);
         }
     }
 }
 
-/// Lets these requests in, as soon as they may be, and leaves none.
+/// Lets the first of these requests in, as soon as they may be, and leaves the others.
 async fn offer(shared: &Shared, line: &ClientLine, requests: &mut Vec<Request>) {
     let (counters, intake) = (&shared.counters, &shared.clients.intake);
-    let count = requests.len();
-    intake.let_in(&line.share, requests, &counters.waits_of_clients).await;
+    let count = intake.let_in(&line.share, requests, &counters.waits_of_clients).await;
+    let rest = (count < requests.len()).then(|| requests.split_off(count));
     let mut overloaded = Vec::new();
     let taken = shared.gate.offer_requests(line.run, requests, counters, |request| {
         overloaded.push(request.request_id);
     });
+    if let Some(rest) = rest {
+        *requests = rest;
+    }
     if taken == count {
         return;
     }
-    intake.answered(&line.share, count - taken);
+    intake.answered(&line.share, count - taken, count - taken);
     let mut refusals = overloaded
         .into_iter()
         .map(|request_id| ToClient::Reply(request_id, Reply::Rejected(RejectReason::Overloaded)));

@@ -173,21 +173,22 @@ impl Clients {
         let lines = self.read();
         let mut rest = replies.drain(..).peekable();
         while let Some(link) = rest.peek().map(|reply| reply.link) {
-            let mut count = 0;
+            let (mut count, mut refused) = (0, 0);
             let mut same =
                 iter::from_fn(|| rest.next_if(|reply| reply.link == link)).map(|reply| {
                     count += 1;
+                    refused += usize::from(matches!(reply.reply, Reply::Rejected(_)));
                     ToClient::Reply(reply.request_id, reply.reply)
                 });
             if let Some(line) = lines.by_link.get(&link).filter(|line| line.run == run) {
                 line.push_all(&mut same, counters);
-                self.intake.answered(&line.share, count);
+                self.intake.answered(&line.share, count, refused);
                 continue;
             }
             same.for_each(drop);
             counters.unwanted_replies.add(count as u64);
             if let Some((_, share)) = lines.departed.get(&link).filter(|(of, _)| *of == run) {
-                self.intake.answered(share, count);
+                self.intake.answered(share, count, refused);
             }
         }
     }

@@ -76,13 +76,17 @@ pub struct Bounds {
     /// The same of all clients together. Default 8 MiB: two that have their whole share under way keep every disk busy, and
     /// the more is let in, the longer everybody waits.
     pub request_bytes: usize,
-    /// What all clients together may have let in while more than one asks, in bytes. An equal part of it is each one's in
-    /// any case, and so is a sixteenth of its own share, or one request: many clients, or large requests, come to more,
-    /// up to `request_bytes`. Default 2 MiB: who asks for little stands behind no more than that of a few who ask for
-    /// much.
+    /// What all clients that ask for much may have let in together while more than one asks, in bytes. Who has at most a 64th of
+    /// its share under way asks for little, and is let in beside it. A request that is larger comes in once nothing else of
+    /// theirs is in. Default 2 MiB: that keeps every disk busy.
     pub contended_request_bytes: usize,
+    /// The same while one asks for little, at least: on a server that takes some time for an answer in any case, because its disks or
+    /// its network do, 64 KiB for each millisecond, up to `contended_request_bytes`. Default 64 KiB: who asks for little stands
+    /// behind no more than that, and they still get a good part of what the server can do. With as much as
+    /// `contended_request_bytes` they get all of it, and who asks for little waits several times as long.
+    pub yielding_request_bytes: usize,
     /// What large frames of all clients may hold from when they begin until what they ask for is let in, in bytes; those of
-    /// 16 KiB and less are free. Who gets no room is not read, and who has some and does not go on is disconnected: after
+    /// 16 KiB and less are free, and an eighth of it is for those of up to 64 KiB. Who gets no room is not read, and who has some and does not go on is disconnected: after
     /// [`Timing::idle_timeout`] without a byte, or [`Timing::agreement`] and a second for each 100 KiB. Default 8 MiB: as
     /// much as is let in of their requests.
     pub begun_bytes: usize,
@@ -116,6 +120,7 @@ impl Default for Bounds {
             client_request_bytes: 4 << 20,
             request_bytes: 8 << 20,
             contended_request_bytes: 2 << 20,
+            yielding_request_bytes: 64 << 10,
             begun_bytes: 8 << 20,
             peers: 64,
             clients: 1024,

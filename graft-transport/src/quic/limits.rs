@@ -30,6 +30,10 @@ const PEER_WINDOW: u32 = 4 * STREAM_WINDOW;
 /// below a peer's: there are many clients.
 const CLIENT_WINDOW: u32 = 1 << 20;
 
+/// The same beside a client that asks for little: what comes at once is unpacked at once, and whoever asks meanwhile waits
+/// for that.
+const YIELDING_CLIENT_WINDOW: u32 = 256 << 10;
+
 /// What any client may have on its way to a server before that has read it: a thousand of them can put down 32 MiB. It
 /// is as much as a few hundred small requests, and [`Begun`](super::begun::Begun) gives more where more comes.
 const NARROW_WINDOW: u32 = 32 << 10;
@@ -140,9 +144,10 @@ pub(super) fn ask_for_sign_of_life(connection: &quinn::Connection) {
     connection.set_receive_window(VarInt::from_u32(PEER_WINDOW));
 }
 
-/// Widens the window of a client that sends much.
-pub(super) fn widen_for_client(connection: &quinn::Connection) {
-    connection.set_receive_window(VarInt::from_u32(CLIENT_WINDOW));
+/// Widens the window of a client that sends much, less so where it yields to one that asks for little.
+pub(super) fn widen_for_client(connection: &quinn::Connection, yields: bool) {
+    let window = if yields { YIELDING_CLIENT_WINDOW } else { CLIENT_WINDOW };
+    connection.set_receive_window(VarInt::from_u32(window));
 }
 
 /// Lets a client with a narrow window send so much more, once.

@@ -32,8 +32,9 @@ pub(super) enum Leave {
     Refused,
 }
 
+/// What may be used, filled at a steady rate.
 #[derive(Debug)]
-struct Bucket {
+pub(super) struct Bucket {
     left: f64,
     filled: Instant,
 }
@@ -58,18 +59,27 @@ impl Rates {
                 return refusal;
             }
         }
-        let bucket =
-            self.buckets.entry(address).or_insert_with(|| Bucket { left: burst, filled: now });
+        let bucket = self.buckets.entry(address).or_insert_with(|| Bucket::full(burst, now));
         if bucket.fill(rate, burst, now) < kept + 1.0 {
             return refusal;
         }
-        bucket.left -= 1.0;
+        bucket.take(1.0);
         Leave::Granted
     }
 }
 
 impl Bucket {
-    fn fill(&mut self, rate: f64, burst: f64, now: Instant) -> f64 {
+    pub(super) const fn full(burst: f64, now: Instant) -> Self {
+        Self { left: burst, filled: now }
+    }
+
+    /// Uses so much, whether or not it is there.
+    pub(super) fn take(&mut self, used: f64) {
+        self.left -= used;
+    }
+
+    /// Fills it by what has come since, up to `burst`, and says what is in it: less than nothing where more was used.
+    pub(super) fn fill(&mut self, rate: f64, burst: f64, now: Instant) -> f64 {
         let passed = now.saturating_duration_since(self.filled).as_secs_f64();
         self.filled = now;
         self.left = (self.left + passed * rate).min(burst);

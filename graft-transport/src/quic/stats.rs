@@ -41,6 +41,8 @@ pub struct Stats {
     /// How often a client's requests had to wait before they were let in, because too much of what it asked, or of what
     /// all clients did, was not answered yet.
     pub waits_of_clients: u64,
+    /// How often a client was not listened to for a while, because it was refused again and again.
+    pub rests_of_clients: u64,
     /// Replies to clients that are not there any more.
     pub unwanted_replies: u64,
     /// Replies that were larger than they may be. Their clients were told so instead.
@@ -73,7 +75,7 @@ impl Counter {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
-    fn read(&self) -> u64 {
+    pub(super) fn read(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -90,6 +92,7 @@ pub(super) struct Counters {
     pub(super) unattended: Counter,
     pub(super) misaddressed: Counter,
     pub(super) waits_of_clients: Counter,
+    pub(super) rests_of_clients: Counter,
     pub(super) unwanted_replies: Counter,
     pub(super) oversized_replies: Counter,
     pub(super) slow_clients: Counter,
@@ -131,6 +134,7 @@ impl Counters {
             unattended: self.unattended.read(),
             misaddressed: self.misaddressed.read(),
             waits_of_clients: self.waits_of_clients.read(),
+            rests_of_clients: self.rests_of_clients.read(),
             unwanted_replies: self.unwanted_replies.read(),
             oversized_replies: self.oversized_replies.read(),
             slow_clients: self.slow_clients.read(),

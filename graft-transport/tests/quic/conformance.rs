@@ -36,6 +36,7 @@ impl Loopback {
             config.bounds.client_request_bytes = 64 << 20;
             config.bounds.request_bytes = 256 << 20;
             config.bounds.contended_request_bytes = 256 << 20;
+            config.bounds.yielding_request_bytes = 256 << 20;
             bind_with(config)
         };
         let networks: Vec<_> = names.iter().map(bind).collect();

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use graft_core::{ClientRequest, EntryKind, GroupId, Link, Reply, Request};
+use graft_core::{
+    ClientRequest, EntryKind, GroupId, LeaderHint, Link, RejectReason, Reply, Request,
+};
 use graft_transport::{
     quic::{NetworkConfig, Stats},
     wire::v1::{Header, Kind, RefusalCode},
@@ -81,12 +83,42 @@ async fn who_floods_keeps_nobody_else_from_being_heard() {
     until_waits(&server, 1).await;
     let other = client(&server).await;
     flood(&other, &server, 5000..5001);
-    let found = eventually("the other one is heard", || {
-        server.take().requests.into_iter().find(|request| request.request_id == 5000)
-    });
-    let found = found.await;
+    // Of the first one nothing was answered, so no more than a share of it comes.
+    let arrived = arrived(&mut server, 65).await;
+    let found = arrived.into_iter().find(|request| request.request_id == 5000).unwrap();
     server.answer(&found, DONE);
     other.hears(&(server.node(), 5000, DONE)).await;
+}
+
+/// It could be as fast as it likes otherwise: a refusal never makes it wait.
+#[tokio::test]
+async fn who_is_refused_again_and_again_is_listened_to_more_slowly_and_others_are_not() {
+    const ALL: usize = 220;
+    let refused = Reply::Rejected(RejectReason::NotLeader(LeaderHint::default()));
+    let mut server = Server::of(bind_with(limited(64, 1024)));
+    let (greedy, other) = (client(&server).await, client(&server).await);
+    flood(&greedy, &server, 0..ALL as u64);
+    let mut numbers = Vec::new();
+    let mut refuse = async |server: &mut Server, until: &dyn Fn(&Stats, &[u64]) -> bool| {
+        eventually("enough is refused", || {
+            for request in server.take().requests {
+                server.answer(&request, refused.clone());
+                numbers.push(request.request_id);
+            }
+            until(&server.network.stats(), &numbers).then(|| numbers.clone())
+        })
+        .await
+    };
+    let before = refuse(&mut server, &|stats, _| stats.rests_of_clients >= 1).await;
+    assert!(before.len() > 128, "two shares are refused at once");
+    flood(&other, &server, 5000..5001);
+    let before = refuse(&mut server, &|_, numbers| numbers.contains(&5000)).await;
+    assert!(before.len() <= ALL, "the other one waited until all were refused");
+    let mut numbers = refuse(&mut server, &|_, numbers| numbers.len() > ALL).await;
+    other.hears(&(server.node(), 5000, refused.clone())).await;
+    greedy.hears(&(server.node(), ALL as u64 - 1, refused)).await;
+    numbers.retain(|number| *number < 5000);
+    assert!(numbers.into_iter().eq(0..ALL as u64), "each arrives once, in order");
 }
 
 #[tokio::test]

@@ -64,6 +64,19 @@ async fn behave(client: &Client<Ask>, time: Duration) -> Latencies {
     Latencies(all)
 }
 
+/// How long requests of the flood's size take where there is no flood: no request behind one of them can take less.
+async fn one_at_a_time(client: &Client<Ask>, bytes: usize) -> Latencies {
+    let mut latencies = Vec::new();
+    for _ in 0..30 {
+        let asked = Instant::now();
+        let request = client.request(Ask::Nothing { padding: "x".repeat(bytes) });
+        request.deadline(PATIENCE).await.unwrap();
+        latencies.push(asked.elapsed());
+    }
+    latencies.sort_unstable();
+    Latencies(latencies)
+}
+
 /// Has the servers keep as much as they keep of any use: the end of the log, and pages of the store.
 async fn warm_up(client: &Client<Ask>) {
     const BYTES: usize = 64 << 10;
@@ -94,12 +107,13 @@ fn term(cluster: &Cluster) -> u64 {
 }
 
 async fn flood_of(bytes: usize) {
-    let time = Duration::from_secs(u64::try_from(rounds(2, 30)).unwrap());
+    let time = Duration::from_secs(u64::try_from(rounds(2, 20)).unwrap());
     let cluster = Cluster::started(3).await;
     let client = cluster.client(&[0]).await;
     let alone = behave(&client, time / 2).await;
     let unused = resident(&cluster);
     warm_up(&client).await;
+    let one = one_at_a_time(&client, bytes).await.describe();
     let idle = resident(&cluster);
     let before = term(&cluster);
     let flood = Flood {
@@ -117,7 +131,7 @@ async fn flood_of(bytes: usize) {
     let elections = term(&cluster) - before;
     let [above_idle, above_unused] = [&idle, &unused].map(|before| growth(&cluster, before));
     report(&format!(
-        "flood of {bytes} bytes: {flooded}; alone {alone}; beside it {beside}; elections={elections}; KiB above idle {above_idle:?}, above unused \
+        "flood of {bytes} bytes: {flooded}; alone {alone}; beside it {beside}; such requests one at a time {one}; elections={elections}; KiB above idle {above_idle:?}, above unused \
          {above_unused:?}"
     ));
     assert!(above_idle.iter().all(|kib| *kib <= MOST_KIB), "memory above idle: {above_idle:?} KiB");
