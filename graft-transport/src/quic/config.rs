@@ -74,7 +74,8 @@ pub struct Bounds {
     /// leader sends ahead to a follower, and 4,096 small requests.
     pub client_request_bytes: usize,
     /// The same of all clients together. Default 8 MiB: two that have their whole share under way keep every disk busy, and
-    /// the more is let in, the longer everybody waits.
+    /// the more is let in, the longer everybody waits. As much of it as `contended_request_bytes`, but at most a quarter, is kept for
+    /// those who ask for much, however many ask for little.
     pub request_bytes: usize,
     /// What all clients that ask for much may have let in together while more than one asks, in bytes. Who has at most a 64th of
     /// its share under way asks for little, and is let in beside it. A request that is larger comes in once nothing else of

@@ -61,11 +61,16 @@ const PRESENT: Duration = Duration::from_millis(100);
 /// one who asks for little waits for the disks and the network anyway does not make it wait longer.
 const SERVED_A_MILLISECOND: u64 = 64 << 10;
 
+/// Such a part of what all may have in, or less, is kept for those who ask for much: however many ask for little, they are let in.
+const KEPT_FOR_MUCH: u64 = 4;
+
 /// All that is let in.
 #[derive(Debug)]
 pub(super) struct Intake {
     /// What all may have in.
     most: u64,
+    /// What of it those who ask for little may have in.
+    most_of_modest: u64,
     /// What one client may have in.
     share: u64,
     /// What all who ask for much may have in together while several ask.
@@ -81,8 +86,8 @@ struct State {
     all: u64,
     /// How many of them are of those who ask for much.
     much: u64,
-    /// Those who wait, in their order.
-    waiting: BTreeMap<Turn, Arc<Share>>,
+    /// Those who wait, in their order: who asks for little, and who asks for much.
+    waiting: [BTreeMap<u64, Arc<Share>>; 2],
     /// How many have waited.
     turns: u64,
     /// How many shares there were.
@@ -99,8 +104,8 @@ struct State {
     fastest: Fastest,
 }
 
-/// Who is let in first: who asks for little before all others.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+/// A place among those who wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Turn {
     asks_for_much: bool,
     number: u64,
@@ -137,10 +142,12 @@ struct Open {
 impl Intake {
     pub(super) fn new(bounds: &Bounds) -> Self {
         let most = (bounds.request_bytes as u64).max(1);
+        let contended = bounds.contended_request_bytes as u64;
         Self {
             most,
+            most_of_modest: most - contended.min(most / KEPT_FOR_MUCH),
             share: (bounds.client_request_bytes as u64).clamp(1, most),
-            contended: bounds.contended_request_bytes as u64,
+            contended,
             yielding: bounds.yielding_request_bytes as u64,
             state: Mutex::default(),
         }
@@ -310,8 +317,14 @@ impl State {
     }
 
     /// Whose turn it is.
-    fn next(&self) -> Option<Arc<Share>> {
-        self.waiting.first_key_value().map(|(_, share)| Arc::clone(share))
+    fn next(&self) -> Next {
+        self.waiting
+            .each_ref()
+            .map(|waiting| waiting.first_key_value().map(|(_, share)| Arc::clone(share)))
+    }
+
+    fn waiting(&mut self, asks_for_much: bool) -> &mut BTreeMap<u64, Arc<Share>> {
+        &mut self.waiting[usize::from(asks_for_much)]
     }
 }
 
@@ -323,10 +336,11 @@ fn count(all: &mut usize, was: &mut bool, is: bool) {
     }
 }
 
-fn wake(next: Option<Arc<Share>>) {
-    if let Some(share) = next {
-        share.turn.notify_one();
-    }
+/// Those whose turn it is: one who asks for little, and one who asks for much.
+type Next = [Option<Arc<Share>>; 2];
+
+fn wake(next: Next) {
+    next.into_iter().flatten().for_each(|share| share.turn.notify_one());
 }
 
 impl Share {
@@ -405,13 +419,11 @@ impl Place<'_> {
             has_room = state.much == 0 || state.much + bytes <= limit;
         } else {
             (count, bytes) = intake.part(requests, little);
-            has_room = true;
+            let of_modest = state.all - state.much;
+            has_room = of_modest == 0 || of_modest + bytes <= intake.most_of_modest;
         }
-        let first = state.waiting.first_key_value().map(|(turn, _)| *turn);
-        let is_next = first.is_none_or(|first| match self.turn {
-            Some(turn) => turn == first,
-            None => first.asks_for_much && !asks_for_much,
-        });
+        let first = state.waiting(asks_for_much).first_key_value().map(|(number, _)| *number);
+        let is_next = first == self.turn.map(|turn| turn.number);
         let has_room = has_room
             && (state.all == 0 || state.all + bytes <= intake.most)
             && (open.bytes == 0 || open.bytes + bytes <= intake.share);
@@ -419,7 +431,7 @@ impl Place<'_> {
             if self.turn.is_none() {
                 state.turns += 1;
                 let turn = Turn { asks_for_much, number: state.turns };
-                state.waiting.insert(turn, Arc::clone(share));
+                state.waiting(asks_for_much).insert(turn.number, Arc::clone(share));
                 self.turn = Some(turn);
                 open.waits = true;
             }
@@ -443,9 +455,9 @@ impl Place<'_> {
     }
 
     /// Waits no more. Says whose turn it is then.
-    fn give_up(&mut self, state: &mut State, open: &mut Open) -> Option<Arc<Share>> {
+    fn give_up(&mut self, state: &mut State, open: &mut Open) -> Next {
         if let Some(turn) = self.turn.take() {
-            state.waiting.remove(&turn);
+            state.waiting(turn.asks_for_much).remove(&turn.number);
             open.waits = false;
         }
         state.note(open);

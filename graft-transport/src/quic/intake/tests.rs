@@ -79,7 +79,8 @@ fn has_in(share: &Share) -> u64 {
 
 fn is_empty(intake: &Intake) -> bool {
     let state = intake.lock();
-    (state.all, state.much, state.busy, state.modest, state.waiting.len()) == (0, 0, 0, 0, 0)
+    (state.all, state.much, state.busy, state.modest) == (0, 0, 0, 0)
+        && state.waiting.iter().all(BTreeMap::is_empty)
 }
 
 #[tokio::test(start_paused = true)]
@@ -332,27 +333,26 @@ async fn what_is_larger_than_a_share_comes_in_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_all_is_used_up_who_asks_for_little_waits_in_its_turn_before_the_others() {
-    let intake = intake(660, 640, 640, 640);
-    let [greedy, first, second] = [(); 3].map(|()| intake.share());
-    let (ten, one, counter) = (requests(10, 5), requests(1, 5), Counter::default());
-    assert_eq!(enters(&intake, &first, &ten), 10);
-    assert_eq!(fill(&intake, &greedy), 640);
-    let mut much = pin!(intake.let_in(&greedy, &one, &counter));
-    assert!(poll(much.as_mut()).is_none());
-    let third = intake.share();
-    assert_eq!(enters(&intake, &third, &ten), 10);
-    let mut little = pin!(intake.let_in(&second, &ten, &counter));
-    assert!(poll(little.as_mut()).is_none(), "all is used up");
-    intake.answered(&greedy, 9, 0);
-    assert!(poll(little.as_mut()).is_none() && poll(much.as_mut()).is_none());
+async fn however_many_ask_for_little_those_who_ask_for_much_are_let_in_and_the_other_way_round() {
+    let intake = intake(80, 640, 40, 40);
+    let little = intake.share / LITTLE / KIB;
+    assert_eq!(little, 1, "a share is never more than all");
+    let [greedy, last] = [(); 2].map(|()| intake.share());
+    let many: Vec<_> = (0..60).map(|_| intake.share()).collect();
+    let (one, counter) = (requests(1, 5), Counter::default());
+    assert!(many.iter().all(|share| enters(&intake, share, &one) == 1));
+    let mut little = pin!(intake.let_in(&last, &one, &counter));
+    assert!(poll(little.as_mut()).is_none(), "a quarter is kept for those who ask for much");
     assert_eq!(enters(&intake, &intake.share(), &one), 0, "nobody passes another of its kind");
-    intake.answered(&greedy, 1, 0);
+    assert_eq!(enters(&intake, &greedy, &requests(10, 5)), 10);
+    let (more, counter) = (requests(16, 5), Counter::default());
+    let mut much = pin!(intake.let_in(&greedy, &more, &counter));
+    assert!(poll(much.as_mut()).is_none(), "all is used up");
+    intake.answered(&many[0], 1, 0);
+    assert_eq!(poll(little.as_mut()), Some(1));
     assert!(poll(much.as_mut()).is_none());
-    assert_eq!(poll(little.as_mut()), Some(10));
-    assert!(poll(much.as_mut()).is_none());
-    intake.answered(&greedy, 1, 0);
-    assert_eq!(poll(much.as_mut()), Some(1));
+    intake.answered(&greedy, 6, 0);
+    assert_eq!(poll(much.as_mut()), Some(16));
 }
 
 /// The story: a client that left while it waited was counted among those who ask for ever, so nobody was alone any more.
