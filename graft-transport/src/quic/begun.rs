@@ -16,6 +16,7 @@ use tokio::{
 use super::{
     clients::ClientLine,
     config::{Bounds, Timing},
+    intake::Intake,
     limits,
     stats::Counter,
     stream::{self, End, Incoming},
@@ -31,11 +32,8 @@ const WIDE: usize = 8;
 /// What a frame has time for, a KiB, beside what any frame has: the slowest link that is worth waiting for has 100 KB/s.
 const PER_KIB: Duration = Duration::from_millis(10);
 
-/// Frames of at most so many bytes have room of their own: larger ones hold theirs until it is their turn to be let in, and
-/// nobody who asks for little is to wait for that.
-const MODEST: usize = 64 << 10;
-
-/// Such a part of all room is for those.
+/// Such a part of all room is for those who ask for little: others hold theirs until it is their turn to be let in, and nobody who asks
+/// for little is to wait for that.
 const FOR_MODEST: u32 = 8;
 
 /// The room of all clients.
@@ -65,8 +63,8 @@ impl Room {
     }
 
     /// Waits until a frame of so many bytes has room: all there is for one that is larger than that.
-    async fn acquire(&self, whole: usize) -> Option<SemaphorePermit<'_>> {
-        let Bytes { free, most } = if whole <= MODEST { &self.modest } else { &self.large };
+    async fn acquire(&self, whole: usize, asks_for_much: bool) -> Option<SemaphorePermit<'_>> {
+        let Bytes { free, most } = if asks_for_much { &self.large } else { &self.modest };
         let bytes = u32::try_from(whole).unwrap_or(*most).min(*most);
         // It is never closed.
         free.acquire_many(bytes).await.ok()
@@ -118,7 +116,7 @@ impl<'a> Begun<'a> {
     ///
     /// Who does not read replies is not listened to: requests that wait for it use up its memory. But the rest of a
     /// frame that has room is listened to, or others would wait for it as well.
-    pub(super) async fn may_read(&mut self, incoming: &Incoming, yields: impl FnOnce() -> bool) {
+    pub(super) async fn may_read(&mut self, incoming: &Incoming, intake: &Intake) {
         if self.held.is_some() {
             return;
         }
@@ -127,11 +125,12 @@ impl<'a> Begun<'a> {
         else {
             return;
         };
-        let Some(room) = self.room.acquire(whole).await else { return };
+        let asks_for_much = intake.would_ask_for_much(&self.line.share, whole);
+        let Some(room) = self.room.acquire(whole, asks_for_much).await else { return };
         let kib = u32::try_from(whole >> 10).unwrap_or(u32::MAX);
         let bytes = room.num_permits();
         self.held = Some(Held { _room: room, left: self.timing.agreement + PER_KIB * kib });
-        self.widen(yields(), missing.min(bytes));
+        self.widen(intake.yields(&self.line.share), missing.min(bytes));
     }
 
     /// Widens the window as far as it may be, or lets so many more bytes come this once.

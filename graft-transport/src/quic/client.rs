@@ -286,7 +286,7 @@ async fn read(
         }
         // Before anything is held of what it sends next.
         line.share.rest(&counters.rests_of_clients).await;
-        begun.may_read(&incoming, || shared.clients.intake.has_modest()).await;
+        begun.may_read(&incoming, &shared.clients.intake).await;
         if !begun.fill(&mut incoming, &counters.bytes_received).await? {
             return Ok(Done::Reading);
         }

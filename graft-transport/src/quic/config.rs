@@ -75,19 +75,22 @@ pub struct Bounds {
     pub client_request_bytes: usize,
     /// The same of all clients together. Default 8 MiB: two that have their whole share under way keep every disk busy, and
     /// the more is let in, the longer everybody waits. As much of it as `contended_request_bytes`, but at most a quarter, is kept for
-    /// those who ask for much, however many ask for little.
+    /// those who ask for much, however many ask for little; and one request that is larger than the others leave comes in beside
+    /// it.
     pub request_bytes: usize,
-    /// What all clients that ask for much may have let in together while more than one asks, in bytes. Who has at most a 64th of
-    /// its share under way asks for little, and is let in beside it. A request that is larger comes in once nothing else of
-    /// theirs is in. Default 2 MiB: that keeps every disk busy.
+    /// What all clients that ask for much may have let in together while more than one asks, in bytes, and all that ask for
+    /// little. Who has at most a 64th of its share under way, with what it asks for, asks for little. Among those of a kind each
+    /// gets the same; a request that is larger comes in once nothing else of theirs is in. Default 2 MiB: that keeps every disk
+    /// busy.
     pub contended_request_bytes: usize,
-    /// The same while one asks for little, at least: on a server that takes some time for an answer in any case, because its disks or
-    /// its network do, 64 KiB for each millisecond, up to `contended_request_bytes`. Default 64 KiB: who asks for little stands
-    /// behind no more than that, and they still get a good part of what the server can do. With as much as
-    /// `contended_request_bytes` they get all of it, and who asks for little waits several times as long.
+    /// What those who ask for much have together while somebody asks for little or was answered in the last 100 ms, at least: on a
+    /// server that takes some time for an answer in any case, because its disks or its network do, 64 KiB for each millisecond, up
+    /// to `contended_request_bytes`. Default 64 KiB: who asks for little stands behind no more than that, and they still get a
+    /// good part of what the server can do. With as much as `contended_request_bytes` they get all of it, and who asks for
+    /// little waits several times as long.
     pub yielding_request_bytes: usize,
     /// What large frames of all clients may hold from when they begin until what they ask for is let in, in bytes; those of
-    /// 16 KiB and less are free, and an eighth of it is for those of up to 64 KiB. Who gets no room is not read, and who has some and does not go on is disconnected: after
+    /// 16 KiB and less are free, and an eighth of it is for those who ask for little. Who gets no room is not read, and who has some and does not go on is disconnected: after
     /// [`Timing::idle_timeout`] without a byte, or [`Timing::agreement`] and a second for each 100 KiB. Default 8 MiB: as
     /// much as is let in of their requests.
     pub begun_bytes: usize,

@@ -5,11 +5,11 @@
 //! its own side, because QUIC's windows fill up; so a flood takes the memory of the one who makes it.
 //!
 //! What is let in is served in its order, so whoever asks stands behind all of it. So there are two kinds of clients, at any
-//! moment. One that *asks for little* has at most a 64th of a share in, and is let in at once: it never stands behind more
-//! than others have in. All that *ask for much* have a bounded amount in together: one that is alone its whole share, several
-//! about as much as keeps the server busy, and beside one that asks for little only about as much as is served while that one
-//! would have to wait anyway. They wait in a queue: each comes with one part of what it has sent, and goes to the queue's end
-//! for the next one. What is larger than all of them may have in comes in once nothing else of theirs is in.
+//! moment. One that *asks for little* has at most a 64th of a share in, with what it asks for; it is let in at once, unless very many
+//! do. All that *ask for much* have a bounded amount in together: one that is alone its whole share, several about as much as
+//! keeps the server busy, and beside one that asks for little only about as much as is served while that one would have to wait
+//! anyway. What is larger comes in once nothing else of theirs is in. Among those of a kind that wait each gets the same, a part at
+//! a time, and neither kind can use up the other's room.
 //!
 //! Who is refused again and again, as one is that floods a server which does not lead, is listened to more slowly: it is
 //! answered at once, so it would never have to wait, and to read what it sends costs as much as to serve it.
@@ -87,28 +87,33 @@ struct State {
     /// How many of them are of those who ask for much.
     much: u64,
     /// Those who wait, in their order: who asks for little, and who asks for much.
-    waiting: [BTreeMap<u64, Arc<Share>>; 2],
-    /// How many have waited.
-    turns: u64,
+    waiting: [BTreeMap<Place, Arc<Share>>; 2],
+    /// How far those of each kind have got who were let in.
+    reached: [u64; 2],
+    /// How many places there were.
+    places: u64,
     /// How many shares there were.
     shares: u64,
     /// How many clients have something in, or wait.
     busy: usize,
     /// How many who ask for little have something in.
     modest: usize,
-    /// Who asked for little and was answered last, and when.
-    modest_answer: Option<(u64, Instant)>,
+    /// Who asked for little and was answered a moment ago, and when.
+    modest_answers: BTreeMap<u64, Instant>,
     /// The two clients that asked last, and when.
     asked: [Option<(u64, Instant)>; 2],
     /// How soon the server has answered lately.
     fastest: Fastest,
 }
 
-/// A place among those who wait.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Turn {
-    asks_for_much: bool,
+/// A place among those who wait: by how much will have been let in of its client, where one that has just come begins where the
+/// others have got to. So each gets the same, whatever size its requests have, and who wants least comes first. (Fair queuing
+/// by start times; Goyal, Vin and Cheng, 1996.)
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Place {
+    end: u64,
     number: u64,
+    begin: u64,
 }
 
 /// What one client has let in.
@@ -131,6 +136,8 @@ struct Open {
     /// Whether somebody waits to get more in.
     waits: bool,
     asks_for_much: bool,
+    /// How far it has got among those of its kind.
+    end: u64,
     /// When it last wanted more than little, or waited for it.
     asked_for_much: Option<Instant>,
     /// Whether it is one of [`State::busy`].
@@ -145,7 +152,7 @@ impl Intake {
         let contended = bounds.contended_request_bytes as u64;
         Self {
             most,
-            most_of_modest: most - contended.min(most / KEPT_FOR_MUCH),
+            most_of_modest: contended.min(most - contended.min(most / KEPT_FOR_MUCH)),
             share: (bounds.client_request_bytes as u64).clamp(1, most),
             contended,
             yielding: bounds.yielding_request_bytes as u64,
@@ -172,10 +179,10 @@ impl Intake {
         requests: &[Request],
         waits: &Counter,
     ) -> usize {
-        let mut place = Place { intake: self, share, wants_much: false, turn: None };
+        let mut entering = Entering { intake: self, share, wants_much: false, waits: None };
         loop {
-            let is_new = place.turn.is_none();
-            if let Some(count) = place.enter(requests) {
+            let is_new = entering.waits.is_none();
+            if let Some(count) = entering.enter(requests) {
                 return count;
             }
             if is_new {
@@ -197,17 +204,18 @@ impl Intake {
             state.fastest.note(now - since, now);
         }
         if !open.asks_for_much {
-            state.modest_answer = Some((share.number, now));
+            state.modest_answers.retain(|_, at| is_present(*at, now));
+            state.modest_answers.insert(share.number, now);
         }
         state.settle(&mut open, bytes);
         drop(open);
         let next = state.next();
         drop(state);
         wake(next);
-        if refused == 0 {
+        if refused < requests {
             share.refusals.forgive();
         } else {
-            share.refusals.count(bytes as f64 * refused as f64 / requests as f64);
+            share.refusals.count(bytes as f64);
         }
     }
 
@@ -224,9 +232,15 @@ impl Intake {
         wake(next);
     }
 
-    /// Whether somebody asks for little.
-    pub(super) fn has_modest(&self) -> bool {
-        self.lock().has_modest(Instant::now())
+    /// Whether this client asks for much, or does once so many bytes of requests have come.
+    pub(super) fn would_ask_for_much(&self, share: &Share, bytes: usize) -> bool {
+        let open = share.lock();
+        open.asks_for_much || open.bytes + bytes as u64 > self.share / LITTLE
+    }
+
+    /// Whether this client, which sends much, is to send less at once: somebody asks for little, or it is refused again and again.
+    pub(super) fn yields(&self, share: &Share) -> bool {
+        share.refusals.is_too_much() || self.lock().has_modest(Instant::now())
     }
 
     /// What all who ask for much may have in together, where one that does is this client.
@@ -236,7 +250,7 @@ impl Intake {
                 let micros = u64::try_from(fastest.as_micros()).unwrap_or(u64::MAX);
                 micros.saturating_mul(SERVED_A_MILLISECOND) / 1000
             });
-            meanwhile.min(self.contended).max(self.yielding)
+            meanwhile.max(self.yielding).min(self.contended)
         } else if state.has_others(share.number, open.is_busy, now) {
             self.contended
         } else {
@@ -273,8 +287,7 @@ impl State {
 
     /// Whether somebody asks for little, or did a moment ago.
     fn has_modest(&self, now: Instant) -> bool {
-        let is_present = |(_, at): (u64, Instant)| now.saturating_duration_since(at) < PRESENT;
-        self.modest > 0 || self.modest_answer.is_some_and(is_present)
+        self.modest > 0 || self.modest_answers.values().any(|at| is_present(*at, now))
     }
 
     /// This client asks for something now.
@@ -295,17 +308,23 @@ impl State {
         self.note(open);
     }
 
-    /// A client asks for much, or for little.
-    fn regard(&mut self, share: &Share, open: &mut Open, asks_for_much: bool) {
+    /// A client asks for much, or for little. Says whether it did not before.
+    fn regard(&mut self, share: &Share, open: &mut Open, asks_for_much: bool) -> bool {
         if asks_for_much {
             // It was one who asks for little only because it had just begun.
-            self.modest_answer = self.modest_answer.filter(|(number, _)| *number != share.number);
+            self.modest_answers.remove(&share.number);
         }
-        match (mem::replace(&mut open.asks_for_much, asks_for_much), asks_for_much) {
-            (false, true) => self.much += open.bytes,
-            (true, false) => self.much -= open.bytes,
-            _ => {}
+        let has_changed = mem::replace(&mut open.asks_for_much, asks_for_much) != asks_for_much;
+        if has_changed {
+            open.end = 0;
+            if asks_for_much {
+                self.much += open.bytes;
+            } else {
+                self.much -= open.bytes;
+            }
+            self.note(open);
         }
+        has_changed
     }
 
     /// Keeps count of those who have something in or wait.
@@ -323,9 +342,13 @@ impl State {
             .map(|waiting| waiting.first_key_value().map(|(_, share)| Arc::clone(share)))
     }
 
-    fn waiting(&mut self, asks_for_much: bool) -> &mut BTreeMap<u64, Arc<Share>> {
+    fn waiting(&mut self, asks_for_much: bool) -> &mut BTreeMap<Place, Arc<Share>> {
         &mut self.waiting[usize::from(asks_for_much)]
     }
+}
+
+fn is_present(at: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(at) < PRESENT
 }
 
 fn count(all: &mut usize, was: &mut bool, is: bool) {
@@ -375,16 +398,16 @@ impl Open {
 }
 
 /// One who is to be let in, until it is or does not want to any more.
-struct Place<'a> {
+struct Entering<'a> {
     intake: &'a Intake,
     share: &'a Arc<Share>,
     /// Whether it has more than little in with what it asks for.
     wants_much: bool,
-    /// Once it waits.
-    turn: Option<Turn>,
+    /// Its place and whether it asks for much, once it waits.
+    waits: Option<(bool, Place)>,
 }
 
-impl Place<'_> {
+impl Entering<'_> {
     /// Lets the first of these requests in and says how many, or has them wait.
     fn enter(&mut self, requests: &[Request]) -> Option<usize> {
         let (intake, share) = (self.intake, self.share);
@@ -392,7 +415,7 @@ impl Place<'_> {
         let now = Instant::now();
         let mut state = intake.lock();
         let mut open = share.lock();
-        if self.turn.is_none() {
+        if self.waits.is_none() {
             let mut wants = open.bytes;
             self.wants_much = requests.iter().any(|request| {
                 wants += size(request);
@@ -402,47 +425,66 @@ impl Place<'_> {
         if self.wants_much {
             open.asked_for_much = Some(now);
         }
-        let asks_for_much = self.turn.map_or_else(
+        let asks_for_much = self.waits.map_or_else(
             || {
                 let recently = |at| now.saturating_duration_since(at) < RECENT;
                 open.asked_for_much.is_some_and(recently)
             },
-            |turn| turn.asks_for_much,
+            |(asks_for_much, _)| asks_for_much,
         );
         state.see(share.number, now);
-        state.regard(share, &mut open, asks_for_much);
-
+        let has_changed = state.regard(share, &mut open, asks_for_much);
+        let of_modest = state.all - state.much;
         let (count, bytes, has_room);
         if asks_for_much {
             let limit = intake.limit(&state, share, &open, now);
             (count, bytes) = intake.part(requests, (limit / PARTS).max(LEAST_PART.min(limit)));
+            // What comes in alone is not held up by those who ask for little, or they could hold it up for ever.
+            let limit = limit.min(intake.most.saturating_sub(of_modest));
             has_room = state.much == 0 || state.much + bytes <= limit;
         } else {
             (count, bytes) = intake.part(requests, little);
-            let of_modest = state.all - state.much;
-            has_room = of_modest == 0 || of_modest + bytes <= intake.most_of_modest;
+            let is_within =
+                of_modest + bytes <= intake.most_of_modest && state.all + bytes <= intake.most;
+            has_room = of_modest == 0 || is_within;
         }
-        let first = state.waiting(asks_for_much).first_key_value().map(|(number, _)| *number);
-        let is_next = first == self.turn.map(|turn| turn.number);
-        let has_room = has_room
-            && (state.all == 0 || state.all + bytes <= intake.most)
-            && (open.bytes == 0 || open.bytes + bytes <= intake.share);
-        if !is_next || !has_room {
-            if self.turn.is_none() {
-                state.turns += 1;
-                let turn = Turn { asks_for_much, number: state.turns };
-                state.waiting(asks_for_much).insert(turn.number, Arc::clone(share));
-                self.turn = Some(turn);
+        let place = self.waits.map_or_else(
+            || {
+                state.places += 1;
+                let begin = open.end.max(state.reached[usize::from(asks_for_much)]);
+                Place { end: begin + bytes, number: state.places, begin }
+            },
+            |(_, place)| place,
+        );
+        let first = state.waiting(asks_for_much).first_key_value().map(|(first, _)| *first);
+        let is_next = first.is_none_or(|first| place <= first);
+        let has_share = open.bytes == 0 || open.bytes + bytes <= intake.share;
+        if !is_next || !has_room || !has_share {
+            if self.waits.is_none() {
+                state.waiting(asks_for_much).insert(place, Arc::clone(share));
+                self.waits = Some((asks_for_much, place));
                 open.waits = true;
             }
             state.note(&mut open);
+            if has_changed {
+                // It may have left room to others.
+                let others = |next: &Arc<Share>| next.number != share.number;
+                let next = state.next().map(|next| next.filter(others));
+                drop(open);
+                drop(state);
+                wake(next);
+            }
             return None;
         }
         if open.requests == 0 {
-            open.since = Some(now);
+            // An answer that takes longer because of what others have in says nothing of the server.
+            open.since = (state.much <= intake.yielding).then_some(now);
         }
         open.requests += count as u64;
         open.bytes += bytes;
+        open.end = place.begin + bytes;
+        let reached = &mut state.reached[usize::from(asks_for_much)];
+        *reached = place.begin.max(*reached);
         state.all += bytes;
         if asks_for_much {
             state.much += bytes;
@@ -456,8 +498,8 @@ impl Place<'_> {
 
     /// Waits no more. Says whose turn it is then.
     fn give_up(&mut self, state: &mut State, open: &mut Open) -> Next {
-        if let Some(turn) = self.turn.take() {
-            state.waiting(turn.asks_for_much).remove(&turn.number);
+        if let Some((asks_for_much, place)) = self.waits.take() {
+            state.waiting(asks_for_much).remove(&place);
             open.waits = false;
         }
         state.note(open);
@@ -465,10 +507,10 @@ impl Place<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Entering<'_> {
     /// Who is gone before it was let in has taken nothing.
     fn drop(&mut self) {
-        if self.turn.is_none() {
+        if self.waits.is_none() {
             return;
         }
         let mut state = self.intake.lock();

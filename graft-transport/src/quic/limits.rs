@@ -30,8 +30,8 @@ const PEER_WINDOW: u32 = 4 * STREAM_WINDOW;
 /// below a peer's: there are many clients.
 const CLIENT_WINDOW: u32 = 1 << 20;
 
-/// The same beside a client that asks for little: what comes at once is unpacked at once, and whoever asks meanwhile waits
-/// for that.
+/// The same where it yields to one that asks for little, or is refused again and again: what comes at once is unpacked at once, and
+/// whoever asks meanwhile waits for that.
 const YIELDING_CLIENT_WINDOW: u32 = 256 << 10;
 
 /// What any client may have on its way to a server before that has read it: a thousand of them can put down 32 MiB. It
@@ -144,7 +144,7 @@ pub(super) fn ask_for_sign_of_life(connection: &quinn::Connection) {
     connection.set_receive_window(VarInt::from_u32(PEER_WINDOW));
 }
 
-/// Widens the window of a client that sends much, less so where it yields to one that asks for little.
+/// Widens the window of a client that sends much, less so where it yields to others.
 pub(super) fn widen_for_client(connection: &quinn::Connection, yields: bool) {
     let window = if yields { YIELDING_CLIENT_WINDOW } else { CLIENT_WINDOW };
     connection.set_receive_window(VarInt::from_u32(window));

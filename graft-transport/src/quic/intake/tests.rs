@@ -1,7 +1,5 @@
 use std::{
-    collections::VecDeque,
     pin::{Pin, pin},
-    sync::atomic::{AtomicU64, Ordering},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -9,6 +7,9 @@ use std::{
 use graft_core::{EntryKind, LinkId};
 
 use super::*;
+
+mod model;
+mod random;
 
 const KIB: u64 = 1 << 10;
 
@@ -136,7 +137,7 @@ async fn those_who_wait_for_a_slow_server_count_however_long_they_wait() {
     tokio::time::advance(RECENT * 10).await;
     intake.forget(&first);
     intake.forget(&second);
-    assert_eq!(fill(&intake, &third), 0, "the second one waits, so it is its turn");
+    assert_eq!(fill(&intake, &third), 20, "the second one waits, and has had no more");
     assert_eq!(poll(waits.as_mut()), Some(20));
     assert_eq!(fill(&intake, &third), 300);
     intake.forget(&second);
@@ -145,7 +146,7 @@ async fn those_who_wait_for_a_slow_server_count_however_long_they_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_who_wait_come_in_turns_a_part_each() {
+async fn those_who_wait_come_in_evenly_a_part_each() {
     let intake = usual();
     let shares = [(); 3].map(|()| intake.share());
     let (many, counter) = (requests(500, 5), Counter::default());
@@ -162,12 +163,13 @@ async fn those_who_wait_come_in_turns_a_part_each() {
             if let Some(count) = poll(waits.as_mut()) {
                 order.push((number, count));
                 waits.set(intake.let_in(&shares[number], &many, &counter));
-                assert!(poll(waits.as_mut()).is_none(), "it goes to the end of the queue");
+                assert!(poll(waits.as_mut()).is_none(), "it is another one's turn");
             }
         }
     }
-    let turns = (0..16).map(|turn| (turn % 3, 20));
-    assert!(order.iter().copied().eq(turns), "{order:?}");
+    // The first one was ahead by a part of what it had alone, of twice the size.
+    let turns = [1, 2, 1, 2, 1, 2].into_iter().chain((0..10).map(|turn| turn % 3));
+    assert!(order.iter().copied().eq(turns.map(|client| (client, 20))), "{order:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -219,7 +221,7 @@ async fn who_is_held_back_does_not_become_one_that_asks_for_little() {
         assert_eq!(intake.lock().modest, 0);
         intake.answered(&second, 25, 0);
         tokio::time::advance(PRESENT / 2).await;
-        assert!(intake.lock().modest_answer.is_none());
+        assert!(intake.lock().modest_answers.is_empty());
         intake.answered(&first, 20, 0);
     }
 }
@@ -334,7 +336,7 @@ async fn what_is_larger_than_a_share_comes_in_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn however_many_ask_for_little_those_who_ask_for_much_are_let_in_and_the_other_way_round() {
-    let intake = intake(80, 640, 40, 40);
+    let intake = intake(80, 640, 64, 40);
     let little = intake.share / LITTLE / KIB;
     assert_eq!(little, 1, "a share is never more than all");
     let [greedy, last] = [(); 2].map(|()| intake.share());
@@ -410,115 +412,6 @@ async fn who_is_refused_again_and_again_is_listened_to_more_slowly_until_it_is_s
     assert!(poll(pin!(share.rest(&rests))).is_none());
     answer(0);
     assert!(poll(pin!(share.rest(&rests))).is_some());
-}
-
-/// A server that answers so many KiB a millisecond, in the order in which they came, and none sooner than after so many milliseconds.
-struct Served {
-    intake: Intake,
-    a_millisecond: u64,
-    least: u64,
-    queue: Mutex<VecDeque<(Arc<Share>, u64, Instant)>>,
-    answered: AtomicU64,
-}
-
-impl Served {
-    fn new(intake: Intake, a_millisecond: u64, least: u64) -> Arc<Self> {
-        let (queue, answered) = Default::default();
-        let served = Arc::new(Self { intake, a_millisecond, least, queue, answered });
-        tokio::spawn(Arc::clone(&served).serve());
-        served
-    }
-
-    async fn serve(self: Arc<Self>) {
-        loop {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            let mut left = self.a_millisecond;
-            let mut queue = self.queue.lock().unwrap();
-            while let Some((share, kib, at)) = queue.front_mut() {
-                if at.elapsed() < Duration::from_millis(self.least) || left == 0 {
-                    break;
-                }
-                let some = left.min(*kib);
-                self.intake.answered(share, usize::try_from(some).unwrap(), 0);
-                self.answered.fetch_add(some, Ordering::Relaxed);
-                (left, *kib) = (left - some, *kib - some);
-                if *kib == 0 {
-                    queue.pop_front();
-                }
-            }
-        }
-    }
-
-    /// Asks for so many KiB, and waits until all are answered.
-    async fn ask(&self, share: &Arc<Share>, kib: usize) {
-        let (all, counter) = (requests(kib, 5), Counter::default());
-        let mut left = &all[..];
-        while !left.is_empty() {
-            let count = self.intake.let_in(share, left, &counter).await;
-            left = &left[count..];
-            let entry = (Arc::clone(share), count as u64, Instant::now());
-            self.queue.lock().unwrap().push_back(entry);
-        }
-        while !share.is_free() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
-
-    /// So many clients that ask for so many KiB again and again, with a pause in between.
-    fn rounds(self: &Arc<Self>, clients: u64, kib: usize, pause: u64) {
-        for client in 0..clients {
-            let served = Arc::clone(self);
-            tokio::spawn(async move {
-                let share = served.intake.share();
-                tokio::time::sleep(Duration::from_millis(client * pause / clients)).await;
-                loop {
-                    served.ask(&share, kib).await;
-                    tokio::time::sleep(Duration::from_millis(pause)).await;
-                }
-            });
-        }
-    }
-
-    /// What part of what it can is answered, in percent, and how many milliseconds one of a hundred of small
-    /// requests takes at least, of a client that asks for one after the other where one does.
-    async fn measure(&self, small: bool) -> (u64, u64) {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let (before, began) = (self.answered.load(Ordering::Relaxed), Instant::now());
-        let mut latencies = Vec::new();
-        let share = self.intake.share();
-        while began.elapsed() < Duration::from_secs(4) {
-            let asked = Instant::now();
-            if small {
-                self.ask(&share, 1).await;
-            } else {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            latencies.push(u64::try_from(asked.elapsed().as_millis()).unwrap());
-        }
-        latencies.sort_unstable();
-        let could = self.a_millisecond * u64::try_from(began.elapsed().as_millis()).unwrap();
-        let answered = self.answered.load(Ordering::Relaxed) - before;
-        (answered * 100 / could, latencies[latencies.len() * 99 / 100])
-    }
-}
-
-/// Those who ask for much get what the server can do, however they come, and one who asks for little waits a few milliseconds.
-#[tokio::test(start_paused = true)]
-async fn a_busy_server_is_kept_busy_and_whoever_asks_for_little_does_not_wait_for_it() {
-    for (clients, kib, pause) in [(1, 20_000, 0), (4, 4_000, 0), (64, 300, 20), (2, 64_000, 600)] {
-        for least in [1, 8] {
-            let served = Served::new(Intake::new(&Bounds::default()), 64, least);
-            served.rounds(clients, kib, pause);
-            let (alone, _) = served.measure(false).await;
-            let (beside, p99) = served.measure(true).await;
-            let story = format!(
-                "{clients} x {kib} KiB every {pause} ms, answers take {least} ms: {alone} % of what it can, {beside} % and {p99} ms \
-                 beside one who asks for little"
-            );
-            println!("{story}");
-            assert!(alone >= 80 && beside >= 80 && p99 <= 2 * least + 1, "{story}");
-        }
-    }
 }
 
 #[test]
