@@ -100,6 +100,8 @@ struct State {
     modest: usize,
     /// Who asked for little and was answered a moment ago, and when.
     modest_answers: BTreeMap<u64, Instant>,
+    /// When those among them were forgotten that are too old.
+    forgot: Option<Instant>,
     /// The two clients that asked last, and when.
     asked: [Option<(u64, Instant)>; 2],
     /// How soon the server has answered lately.
@@ -204,8 +206,7 @@ impl Intake {
             state.fastest.note(now - since, now);
         }
         if !open.asks_for_much {
-            state.modest_answers.retain(|_, at| is_present(*at, now));
-            state.modest_answers.insert(share.number, now);
+            state.note_modest_answer(share.number, now);
         }
         state.settle(&mut open, bytes);
         drop(open);
@@ -288,6 +289,16 @@ impl State {
     /// Whether somebody asks for little, or did a moment ago.
     fn has_modest(&self, now: Instant) -> bool {
         self.modest > 0 || self.modest_answers.values().any(|at| is_present(*at, now))
+    }
+
+    /// One who asks for little is answered.
+    fn note_modest_answer(&mut self, number: u64, now: Instant) {
+        // There may be a thousand, so not each time.
+        if !self.forgot.is_some_and(|forgot| is_present(forgot, now)) {
+            self.forgot = Some(now);
+            self.modest_answers.retain(|_, at| is_present(*at, now));
+        }
+        self.modest_answers.insert(number, now);
     }
 
     /// This client asks for something now.
