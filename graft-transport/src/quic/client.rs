@@ -278,7 +278,6 @@ async fn read(
             }
         }
         while !requests.is_empty() {
-            line.share.rest(&counters.rests_of_clients).await;
             offer(&shared, &line, &mut requests).await;
         }
         if is_whole {

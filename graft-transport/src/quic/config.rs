@@ -79,7 +79,8 @@ pub struct Bounds {
     /// it.
     pub request_bytes: usize,
     /// What all clients that ask for much may have let in together while more than one asks, in bytes, and all that ask for
-    /// little. Who has at most a 64th of its share under way, with what it asks for, asks for little. Among those of a kind each
+    /// little. Who has at most a 64th of its share under way, with what it asks for, and had no more in the last half second, asks for
+    /// little (a small request counts for 1 KiB, so with a share below 64 KiB nobody does). Among those of a kind each
     /// gets the same; a request that is larger comes in once nothing else of theirs is in. Default 2 MiB: that keeps every disk
     /// busy.
     pub contended_request_bytes: usize,

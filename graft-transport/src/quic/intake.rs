@@ -109,8 +109,8 @@ struct State {
 }
 
 /// A place among those who wait: by how much will have been let in of its client, where one that has just come begins where the
-/// others have got to. So each gets the same, whatever size its requests have, and who wants least comes first. (Fair queuing
-/// by start times; Goyal, Vin and Cheng, 1996.)
+/// others have got to. So each gets the same, whatever size its requests have, and who wants least comes first. (Fair
+/// queuing.)
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Place {
     end: u64,
@@ -133,13 +133,13 @@ pub(super) struct Share {
 struct Open {
     requests: u64,
     bytes: u64,
-    /// Since when the first of them is in, where none was answered since.
+    /// Since when the first of them is in, where none was served since.
     since: Option<Instant>,
     /// Whether somebody waits to get more in.
     waits: bool,
     asks_for_much: bool,
-    /// How far it has got among those of its kind.
-    end: u64,
+    /// How far it has got among those of each kind.
+    ends: [u64; 2],
     /// When it last wanted more than little, or waited for it.
     asked_for_much: Option<Instant>,
     /// Whether it is one of [`State::busy`].
@@ -236,17 +236,20 @@ impl Intake {
     /// Whether this client asks for much, or does once so many bytes of requests have come.
     pub(super) fn would_ask_for_much(&self, share: &Share, bytes: usize) -> bool {
         let open = share.lock();
-        open.asks_for_much || open.bytes + bytes as u64 > self.share / LITTLE
+        open.asked_for_much_lately(Instant::now())
+            || open.bytes + bytes as u64 > self.share / LITTLE
     }
 
     /// Whether this client, which sends much, is to send less at once: somebody asks for little, or it is refused again and again.
     pub(super) fn yields(&self, share: &Share) -> bool {
-        share.refusals.is_too_much() || self.lock().has_modest(Instant::now())
+        let mut state = self.lock();
+        share.refusals.is_too_much()
+            || state.has_modest_beside(share, &share.lock(), Instant::now())
     }
 
     /// What all who ask for much may have in together, where one that does is this client.
-    fn limit(&self, state: &State, share: &Share, open: &Open, now: Instant) -> u64 {
-        if state.has_modest(now) {
+    fn limit(&self, state: &mut State, share: &Share, open: &Open, now: Instant) -> u64 {
+        if state.has_modest_beside(share, open, now) {
             let meanwhile = state.fastest.get(now).map_or(0, |fastest| {
                 let micros = u64::try_from(fastest.as_micros()).unwrap_or(u64::MAX);
                 micros.saturating_mul(SERVED_A_MILLISECOND) / 1000
@@ -286,9 +289,17 @@ impl State {
         self.busy > usize::from(is_busy) || others.any(is_recent)
     }
 
-    /// Whether somebody asks for little, or did a moment ago.
-    fn has_modest(&self, now: Instant) -> bool {
-        self.modest > 0 || self.modest_answers.values().any(|at| is_present(*at, now))
+    /// Whether somebody else asks for little, or did a moment ago.
+    fn has_modest_beside(&mut self, share: &Share, open: &Open, now: Instant) -> bool {
+        if self.modest > usize::from(open.is_modest) {
+            return true;
+        }
+        let mut answers = self.modest_answers.iter();
+        let is_there = answers.any(|(number, at)| *number != share.number && is_present(*at, now));
+        if !is_there {
+            self.modest_answers.retain(|_, at| is_present(*at, now));
+        }
+        is_there
     }
 
     /// One who asks for little is answered.
@@ -327,7 +338,6 @@ impl State {
         }
         let has_changed = mem::replace(&mut open.asks_for_much, asks_for_much) != asks_for_much;
         if has_changed {
-            open.end = 0;
             if asks_for_much {
                 self.much += open.bytes;
             } else {
@@ -394,6 +404,10 @@ impl Share {
 }
 
 impl Open {
+    fn asked_for_much_lately(&self, now: Instant) -> bool {
+        self.asked_for_much.is_some_and(|at| now.saturating_duration_since(at) < RECENT)
+    }
+
     /// Takes `requests` out, with their part of the bytes.
     fn answer(&mut self, requests: u64) -> u64 {
         let bytes = if requests >= self.requests {
@@ -436,19 +450,16 @@ impl Entering<'_> {
         if self.wants_much {
             open.asked_for_much = Some(now);
         }
-        let asks_for_much = self.waits.map_or_else(
-            || {
-                let recently = |at| now.saturating_duration_since(at) < RECENT;
-                open.asked_for_much.is_some_and(recently)
-            },
-            |(asks_for_much, _)| asks_for_much,
-        );
+        let asks_for_much = self
+            .waits
+            .map_or_else(|| open.asked_for_much_lately(now), |(asks_for_much, _)| asks_for_much);
         state.see(share.number, now);
         let has_changed = state.regard(share, &mut open, asks_for_much);
+        let kind = usize::from(asks_for_much);
         let of_modest = state.all - state.much;
         let (count, bytes, has_room);
         if asks_for_much {
-            let limit = intake.limit(&state, share, &open, now);
+            let limit = intake.limit(&mut state, share, &open, now);
             (count, bytes) = intake.part(requests, (limit / PARTS).max(LEAST_PART.min(limit)));
             // What comes in alone is not held up by those who ask for little, or they could hold it up for ever.
             let limit = limit.min(intake.most.saturating_sub(of_modest));
@@ -462,7 +473,7 @@ impl Entering<'_> {
         let place = self.waits.map_or_else(
             || {
                 state.places += 1;
-                let begin = open.end.max(state.reached[usize::from(asks_for_much)]);
+                let begin = open.ends[kind].max(state.reached[kind]);
                 Place { end: begin + bytes, number: state.places, begin }
             },
             |(_, place)| place,
@@ -493,9 +504,10 @@ impl Entering<'_> {
         }
         open.requests += count as u64;
         open.bytes += bytes;
-        open.end = place.begin + bytes;
-        let reached = &mut state.reached[usize::from(asks_for_much)];
-        *reached = place.begin.max(*reached);
+        open.ends[kind] = place.begin + bytes;
+        // Also by what is let in of those who have just come, or enough of them would hold up the others for ever.
+        let reached = state.reached[kind] + bytes / (state.busy as u64).max(1);
+        state.reached[kind] = place.begin.max(reached);
         state.all += bytes;
         if asks_for_much {
             state.much += bytes;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What was measured so long ago says nothing any more; it is remembered for up to twice as long.
+/// What was measured so long ago says nothing any more; it is remembered for up to three times as long.
 const SPAN: Duration = Duration::from_secs(10);
 
 /// The shortest time between a request and its answer in this and the last span.

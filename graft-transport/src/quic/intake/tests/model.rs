@@ -206,6 +206,40 @@ async fn clients_that_come_anew_do_not_hide_one_that_asks_for_little() {
     assert!(p50 <= 4, "{p50} ms");
 }
 
+/// The story: who had asked for little before began where the others were, so enough of those passed one with large requests for ever.
+#[tokio::test(start_paused = true)]
+async fn nobody_is_passed_for_ever_by_those_who_have_just_come() {
+    for anew in [false, true] {
+        let served = Served::usual(16, 1);
+        let flood = served.flood(1, 1000);
+        for client in 0..100 {
+            let served = Arc::clone(&served);
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(client * 7)).await;
+                let mut share = served.intake.share();
+                loop {
+                    served.ask(&share, &large(1)).await;
+                    served.ask(&share, &large(200)).await;
+                    tokio::time::sleep(Duration::from_millis(600)).await;
+                    if anew {
+                        share = served.intake.share();
+                    }
+                }
+            });
+        }
+        pass(5).await;
+        served.take();
+        pass(30).await;
+        let answered = served.take();
+        let mean = answered.values().sum::<u64>() / 101;
+        let of_flood = answered.get(&flood).copied().unwrap_or_default();
+        assert!(
+            of_flood * 2 >= mean && of_flood > 0,
+            "{of_flood} of {mean} KiB each; anew: {anew}"
+        );
+    }
+}
+
 /// The story: what is larger than all others leave had to wait until nobody else had anything in.
 #[tokio::test(start_paused = true)]
 async fn what_is_large_comes_in_whoever_asks_for_little() {
