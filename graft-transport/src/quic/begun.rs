@@ -112,6 +112,11 @@ impl<'a> Begun<'a> {
         self.held = None;
     }
 
+    /// Whether a large frame that is not whole yet has room.
+    pub(super) const fn has_room(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// Waits until more may be read.
     ///
     /// Who does not read replies is not listened to: requests that wait for it use up its memory. But the rest of a

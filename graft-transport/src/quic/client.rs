@@ -278,13 +278,17 @@ async fn read(
             }
         }
         while !requests.is_empty() {
+            // A frame may be large, so each part of it, although it holds its room meanwhile.
+            line.share.rest(&counters.rests_of_clients).await;
             offer(&shared, &line, &mut requests).await;
         }
         if is_whole {
             begun.end();
         }
-        // Before anything is held of what it sends next.
-        line.share.rest(&counters.rests_of_clients).await;
+        // Not in the midst of a large frame: others wait for its room, and this server may lead by now.
+        if !begun.has_room() {
+            line.share.rest(&counters.rests_of_clients).await;
+        }
         begun.may_read(&incoming, &shared.clients.intake).await;
         if !begun.fill(&mut incoming, &counters.bytes_received).await? {
             return Ok(Done::Reading);

@@ -17,7 +17,7 @@ const AT_ONCE: f64 = 2.0;
 /// less and less often.
 const A_SECOND: f64 = 0.25;
 
-/// Nobody rests longer before more of it is read: who was refused by a server that is elected then is heard soon.
+/// Nobody rests longer before a part of what it asks is let in: who was refused by a server that is elected then is heard soon.
 const LONGEST_REST: Duration = Duration::from_millis(250);
 
 /// What of a client's requests may be refused before it has to wait.
