@@ -129,7 +129,7 @@
 //! comes (17 MiB for a segment of 16), and the file does not follow when redb sets a length: it
 //! grows when it is written.
 //!
-//! A caller who waits for each write before it makes the next gets 78 to 89 of 100 commits of a bare
+//! A caller who waits for each write before it makes the next gets 78 to 90 of 100 commits of a bare
 //! loop around redb with values of the same sizes on a file filled ahead, for 1 to 1000 entries of
 //! 128 bytes or 1 KiB; most of the rest is the two changes of thread, which the bare loop loses as
 //! well once it is asked from another thread, and what is left are checksums, the head and the

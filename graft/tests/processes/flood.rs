@@ -107,6 +107,7 @@ fn term(cluster: &Cluster) -> u64 {
 }
 
 async fn flood_of(bytes: usize) {
+    // Of requests of 1 MiB no more may come than a log holds.
     let time = Duration::from_secs(u64::try_from(rounds(2, 20)).unwrap());
     let cluster = Cluster::started(3).await;
     let client = cluster.client(&[0]).await;
