@@ -39,14 +39,14 @@ const FOR_MODEST: u32 = 8;
 /// The room of all clients.
 #[derive(Debug)]
 pub(super) struct Room {
-    modest: Bytes,
-    large: Bytes,
+    modest: Part,
+    large: Part,
     wide: Semaphore,
 }
 
 /// Room of so many bytes.
 #[derive(Debug)]
-struct Bytes {
+struct Part {
     free: Semaphore,
     most: u32,
 }
@@ -56,22 +56,22 @@ impl Room {
         let most = u32::try_from(bounds.begun_bytes).unwrap_or(u32::MAX);
         let modest = most / FOR_MODEST;
         Self {
-            modest: Bytes::new(modest),
-            large: Bytes::new(most - modest),
+            modest: Part::new(modest),
+            large: Part::new(most - modest),
             wide: Semaphore::new(WIDE),
         }
     }
 
     /// Waits until a frame of so many bytes has room: all there is for one that is larger than that.
     async fn acquire(&self, whole: usize, asks_for_much: bool) -> Option<SemaphorePermit<'_>> {
-        let Bytes { free, most } = if asks_for_much { &self.large } else { &self.modest };
+        let Part { free, most } = if asks_for_much { &self.large } else { &self.modest };
         let bytes = u32::try_from(whole).unwrap_or(*most).min(*most);
         // It is never closed.
         free.acquire_many(bytes).await.ok()
     }
 }
 
-impl Bytes {
+impl Part {
     fn new(most: u32) -> Self {
         let most = most.max(1);
         Self { free: Semaphore::new(most as usize), most }

@@ -91,9 +91,9 @@ pub struct Bounds {
     /// little waits several times as long.
     pub yielding_request_bytes: usize,
     /// What large frames of all clients may hold from when they begin until what they ask for is let in, in bytes; those of
-    /// 16 KiB and less are free, and an eighth of it is for those who ask for little. Who gets no room is not read, and who has some and does not go on is disconnected: after
-    /// [`Timing::idle_timeout`] without a byte, or [`Timing::agreement`] and a second for each 100 KiB. Default 8 MiB: as
-    /// much as is let in of their requests.
+    /// 16 KiB and less are free, and an eighth of it is for those who ask for little. Who gets no room is not read, and who
+    /// has some and does not go on is disconnected: after [`Timing::idle_timeout`] without a byte, or [`Timing::agreement`] and
+    /// a second for each 100 KiB. Default 8 MiB: as much as is let in of their requests.
     pub begun_bytes: usize,
     /// How many peers may be connected. Default 64, far above any cluster.
     pub peers: usize,

@@ -17,6 +17,7 @@
 //! A server answers every request that reached it, with a refusal if need be. So it is enough to count: of several
 //! requests of one client it does not matter which was answered.
 
+mod entering;
 mod fastest;
 mod refusals;
 #[cfg(test)]
@@ -32,7 +33,11 @@ use std::{
 use graft_core::Request;
 use tokio::{sync::Notify, time::Instant};
 
-use self::{fastest::Fastest, refusals::Refusals};
+use self::{
+    entering::{Entering, Place},
+    fastest::Fastest,
+    refusals::Refusals,
+};
 use super::{config::Bounds, stats::Counter};
 
 /// What a small request takes on its way through a server beside its own bytes: its places in queues, in the log, among
@@ -41,13 +46,6 @@ const LEAST_BYTES: u64 = 1 << 10;
 
 /// Who has no more than such a part of its share in asks for little.
 const LITTLE: u64 = 64;
-
-/// What those who ask for much may have in is let in by so many parts, so that nobody whose turn it is holds up the others
-/// for long.
-const PARTS: u64 = 16;
-
-/// A part need not be smaller than this.
-const LEAST_PART: u64 = 16 << 10;
 
 /// Who asked for much counts as one who does for so long. Who asks for one thing after the other has nothing in
 /// between an answer and the next request; were it not counted then, others would fill the server up in that moment.
@@ -106,16 +104,6 @@ struct State {
     asked: [Option<(u64, Instant)>; 2],
     /// How soon the server has answered lately.
     fastest: Fastest,
-}
-
-/// A place among those who wait: by how much will have been let in of its client, where one that has just come begins where the
-/// others have got to. So each gets the same, whatever size its requests have, and who wants least comes first. (Fair
-/// queuing.)
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Place {
-    end: u64,
-    number: u64,
-    begin: u64,
 }
 
 /// What one client has let in.
@@ -181,9 +169,9 @@ impl Intake {
         requests: &[Request],
         waits: &Counter,
     ) -> usize {
-        let mut entering = Entering { intake: self, share, wants_much: false, waits: None };
+        let mut entering = Entering::new(self, share);
         loop {
-            let is_new = entering.waits.is_none();
+            let is_new = !entering.waits();
             if let Some(count) = entering.enter(requests) {
                 return count;
             }
@@ -209,10 +197,7 @@ impl Intake {
             state.note_modest_answer(share.number, now);
         }
         state.settle(&mut open, bytes);
-        drop(open);
-        let next = state.next();
-        drop(state);
-        wake(next);
+        wake_next(state, open);
         if refused < requests {
             share.refusals.forgive();
         } else {
@@ -227,24 +212,24 @@ impl Intake {
         let requests = open.requests;
         let bytes = open.answer(requests);
         state.settle(&mut open, bytes);
-        drop(open);
-        let next = state.next();
-        drop(state);
-        wake(next);
+        wake_next(state, open);
+    }
+
+    /// Who has no more than that in asks for little.
+    const fn little(&self) -> u64 {
+        self.share / LITTLE
     }
 
     /// Whether this client asks for much, or does once so many bytes of requests have come.
     pub(super) fn would_ask_for_much(&self, share: &Share, bytes: usize) -> bool {
         let open = share.lock();
-        open.asked_for_much_lately(Instant::now())
-            || open.bytes + bytes as u64 > self.share / LITTLE
+        open.asked_for_much_lately(Instant::now()) || open.bytes + bytes as u64 > self.little()
     }
 
     /// Whether this client, which sends much, is to send less at once: somebody asks for little, or it is refused again and again.
     pub(super) fn yields(&self, share: &Share) -> bool {
-        let mut state = self.lock();
         share.refusals.is_too_much()
-            || state.has_modest_beside(share, &share.lock(), Instant::now())
+            || self.lock().has_modest_beside(share, &share.lock(), Instant::now())
     }
 
     /// What all who ask for much may have in together, where one that does is this client.
@@ -355,17 +340,6 @@ impl State {
         count(&mut self.busy, &mut open.is_busy, is_busy);
         count(&mut self.modest, &mut open.is_modest, is_modest);
     }
-
-    /// Whose turn it is.
-    fn next(&self) -> Next {
-        self.waiting
-            .each_ref()
-            .map(|waiting| waiting.first_key_value().map(|(_, share)| Arc::clone(share)))
-    }
-
-    fn waiting(&mut self, asks_for_much: bool) -> &mut BTreeMap<Place, Arc<Share>> {
-        &mut self.waiting[usize::from(asks_for_much)]
-    }
 }
 
 fn is_present(at: Instant, now: Instant) -> bool {
@@ -380,15 +354,19 @@ fn count(all: &mut usize, was: &mut bool, is: bool) {
     }
 }
 
-/// Those whose turn it is: one who asks for little, and one who asks for much.
-type Next = [Option<Arc<Share>>; 2];
-
-fn wake(next: Next) {
+/// Tells those whose turn it is: one who asks for little, and one who asks for much.
+fn wake_next(state: MutexGuard<'_, State>, open: MutexGuard<'_, Open>) {
+    drop(open);
+    let first = |waiting: &BTreeMap<_, Arc<Share>>| {
+        waiting.first_key_value().map(|(_, share)| Arc::clone(share))
+    };
+    let next = state.waiting.each_ref().map(first);
+    drop(state);
     next.into_iter().flatten().for_each(|share| share.turn.notify_one());
 }
 
 impl Share {
-    /// Waits while more of it was refused than anybody is refused who behaves.
+    /// Waits for a moment where more of it was refused than anybody is refused who behaves.
     pub(super) async fn rest(&self, rests: &Counter) {
         self.refusals.rest(rests).await;
     }
@@ -419,129 +397,6 @@ impl Open {
         self.requests = self.requests.saturating_sub(requests);
         self.bytes -= bytes;
         bytes
-    }
-}
-
-/// One who is to be let in, until it is or does not want to any more.
-struct Entering<'a> {
-    intake: &'a Intake,
-    share: &'a Arc<Share>,
-    /// Whether it has more than little in with what it asks for.
-    wants_much: bool,
-    /// Its place and whether it asks for much, once it waits.
-    waits: Option<(bool, Place)>,
-}
-
-impl Entering<'_> {
-    /// Lets the first of these requests in and says how many, or has them wait.
-    fn enter(&mut self, requests: &[Request]) -> Option<usize> {
-        let (intake, share) = (self.intake, self.share);
-        let little = intake.share / LITTLE;
-        let now = Instant::now();
-        let mut state = intake.lock();
-        let mut open = share.lock();
-        if self.waits.is_none() {
-            let mut wants = open.bytes;
-            self.wants_much = requests.iter().any(|request| {
-                wants += size(request);
-                wants > little
-            });
-        }
-        if self.wants_much {
-            open.asked_for_much = Some(now);
-        }
-        let asks_for_much = self
-            .waits
-            .map_or_else(|| open.asked_for_much_lately(now), |(asks_for_much, _)| asks_for_much);
-        state.see(share.number, now);
-        let has_changed = state.regard(share, &mut open, asks_for_much);
-        let kind = usize::from(asks_for_much);
-        let of_modest = state.all - state.much;
-        let (count, bytes, has_room);
-        if asks_for_much {
-            let limit = intake.limit(&mut state, share, &open, now);
-            (count, bytes) = intake.part(requests, (limit / PARTS).max(LEAST_PART.min(limit)));
-            // What comes in alone is not held up by those who ask for little, or they could hold it up for ever.
-            let limit = limit.min(intake.most.saturating_sub(of_modest));
-            has_room = state.much == 0 || state.much + bytes <= limit;
-        } else {
-            (count, bytes) = intake.part(requests, little);
-            let is_within =
-                of_modest + bytes <= intake.most_of_modest && state.all + bytes <= intake.most;
-            has_room = of_modest == 0 || is_within;
-        }
-        let place = self.waits.map_or_else(
-            || {
-                state.places += 1;
-                let begin = open.ends[kind].max(state.reached[kind]);
-                Place { end: begin + bytes, number: state.places, begin }
-            },
-            |(_, place)| place,
-        );
-        let first = state.waiting(asks_for_much).first_key_value().map(|(first, _)| *first);
-        let is_next = first.is_none_or(|first| place <= first);
-        let has_share = open.bytes == 0 || open.bytes + bytes <= intake.share;
-        if !is_next || !has_room || !has_share {
-            if self.waits.is_none() {
-                state.waiting(asks_for_much).insert(place, Arc::clone(share));
-                self.waits = Some((asks_for_much, place));
-                open.waits = true;
-            }
-            state.note(&mut open);
-            if has_changed {
-                // It may have left room to others.
-                let others = |next: &Arc<Share>| next.number != share.number;
-                let next = state.next().map(|next| next.filter(others));
-                drop(open);
-                drop(state);
-                wake(next);
-            }
-            return None;
-        }
-        if open.requests == 0 {
-            // An answer that takes longer because of what others have in says nothing of the server.
-            open.since = (state.much <= intake.yielding).then_some(now);
-        }
-        open.requests += count as u64;
-        open.bytes += bytes;
-        open.ends[kind] = place.begin + bytes;
-        // Also by what is let in of those who have just come, or enough of them would hold up the others for ever.
-        let reached = state.reached[kind] + bytes / (state.busy as u64).max(1);
-        state.reached[kind] = place.begin.max(reached);
-        state.all += bytes;
-        if asks_for_much {
-            state.much += bytes;
-        }
-        let next = self.give_up(&mut state, &mut open);
-        drop(open);
-        drop(state);
-        wake(next);
-        Some(count)
-    }
-
-    /// Waits no more. Says whose turn it is then.
-    fn give_up(&mut self, state: &mut State, open: &mut Open) -> Next {
-        if let Some((asks_for_much, place)) = self.waits.take() {
-            state.waiting(asks_for_much).remove(&place);
-            open.waits = false;
-        }
-        state.note(open);
-        state.next()
-    }
-}
-
-impl Drop for Entering<'_> {
-    /// Who is gone before it was let in has taken nothing.
-    fn drop(&mut self) {
-        if self.waits.is_none() {
-            return;
-        }
-        let mut state = self.intake.lock();
-        let mut open = self.share.lock();
-        let next = self.give_up(&mut state, &mut open);
-        drop(open);
-        drop(state);
-        wake(next);
     }
 }
 

@@ -71,7 +71,8 @@ fn settle(intake: &Intake, clients: &mut [Client<'_>], random: &mut fastrand::Rn
         check(intake, clients);
     }
     let state = intake.lock();
-    let heads = state.next().map(|next| next.map(|share| share.number));
+    let number = |waiting: &BTreeMap<_, Arc<Share>>| Some(waiting.first_key_value()?.1.number);
+    let heads = state.waiting.each_ref().map(number);
     assert!(state.all > 0 || heads == [None, None], "somebody waits for nothing");
     drop(state);
     for head in heads.into_iter().flatten() {
