@@ -14,8 +14,9 @@ const PARTS: u64 = 16;
 /// A part need not be smaller than this.
 const LEAST_PART: u64 = 16 << 10;
 
-/// A place among those who wait, in fair queuing: by how much will have been let in of its client, where one that has just come begins where the
-/// others have got to. So each gets the same, whatever size its requests have, and who wants least comes first.
+/// A place among those who wait, in fair queuing: by how much will have been let in of its client, where one that has just come
+/// begins where the others have got to. So each gets the same, whatever size its requests have, and who wants least comes
+/// first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Place {
     end: u64,
